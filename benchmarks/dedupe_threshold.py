@@ -19,7 +19,7 @@ import numpy as np
 from latentscore.embed import make_embedder
 from latentscore_data.core.base.sample import sample_texts
 from latentscore_data.core.bench.suites import suite_lines
-from latentscore_data.core.llm.builtin import vibes_for
+from latentscore_data.core.vibes.excerpts import vibes_for
 from latentscore_data.core.vibes.noise import mistyped
 
 

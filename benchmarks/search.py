@@ -33,10 +33,10 @@ import psutil
 from latentscore import random_config
 from latentscore.meaning import starter
 from latentscore.meaning.lexicon import parse_vibe
+from latentscore.meaning.offline import payload_for
 from latentscore.meaning.reading import read
 from latentscore.seeds import rng_for
 from latentscore_data.core.base.settings import ScoringSettings, SearchSettings
-from latentscore_data.core.llm.builtin import payload_for
 from latentscore_data.core.scoring.acoustic import TYPICAL, AcousticScorer, asked_for
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import make_scorer

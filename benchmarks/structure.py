@@ -1,6 +1,7 @@
 """How the source is built: lengths of functions, own imports inside functions, import cycles, layers, untyped objects.
 
-``make check`` runs it with ``--check``: own imports inside functions and import cycles are then an error.
+``make check`` runs it with ``--check``: own imports inside functions and import cycles, between files or packages, are then
+an error.
 """
 
 from __future__ import annotations
@@ -144,9 +145,9 @@ def main() -> int:
     print(f"named JSON objects          {named.total()} ({', '.join(f'{n} {c}' for n, c in named.most_common())})")
     for name, other in hidden:
         print(f"  {name} imports {other} inside a function")
-    for component in cycles:
+    for component in cycles + tangled:
         print(f"  cycle: {', '.join(component)}")
-    return int(options.check and bool(hidden or cycles))
+    return int(options.check and bool(hidden or cycles or tangled))
 
 
 if __name__ == "__main__":

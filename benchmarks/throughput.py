@@ -26,7 +26,7 @@ def plain_loop(url: str, model: str, calls: int, concurrency: int, schema: str) 
     import litellm
 
     from latentscore import MusicConfigPromptPayload
-    from latentscore_data.core.llm.prompts import config_system, vibe_message
+    from latentscore.prompt import config_system, vibe_message
 
     as_dict = {
         "type": "json_schema",

@@ -161,7 +161,7 @@ READ_FIELDS = ("tempo", "mode", "brightness", "space", "density", "rhythm", "acc
 
 def readings() -> str:
     """What the offline model makes of the sentences of ``tests/core/llm/meanings.jsonl``, and how many it reads right."""
-    from latentscore_data.core.llm.builtin import payload_for
+    from latentscore.meaning.offline import payload_for
 
     lines = ["| sentence | " + " | ".join(READ_FIELDS) + " | misread |", "|---" * (len(READ_FIELDS) + 2) + "|"]
     counts = []

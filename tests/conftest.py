@@ -85,7 +85,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     yield
     # With tmp_path_retention_policy: pytest looks through the folders of all tests before to name the next one's.
     shutil.rmtree(work, ignore_errors=True)
-    from latentscore_data.commands._options import Globals
+    from latentscore_data.commands._globals import Globals
     from latentscore_data.core.base import display
 
     for name in ("config", "root"):

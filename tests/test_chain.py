@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from conftest import Lsdata
-from latentscore_data.core.llm.builtin import payload_for, vibes_for
+from latentscore.meaning.offline import payload_for
+from latentscore_data.core.vibes.excerpts import vibes_for
 from servers import Body, ChatServer
 
 SAMPLE = Path(__file__).resolve().parent.parent / "src/latentscore_data/sample/passages.jsonl"

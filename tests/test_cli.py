@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Lsdata
+from latentscore.installed import install
 from latentscore_data.core.base.display import (
     RedactingFormatter,
     clean,
@@ -21,7 +22,6 @@ from latentscore_data.core.base.display import (
     redact,
     shorten,
 )
-from latentscore_data.core.base.errors import install
 from latentscore_data.core.base.summary import Summary
 
 

@@ -17,7 +17,7 @@ import pytest
 
 import latentscore as ls
 from factories import make_payload, make_scored
-from latentscore import models
+from latentscore.api import models
 from latentscore.embed import WordVectorEmbedder
 from latentscore_data.core.export.maps import write_map
 from notebooks import code_cells, run_blocks, run_cells

@@ -27,8 +27,8 @@ from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.llm.batch_state import Batch, BatchState, open_batches
-from latentscore_data.core.llm.local.names import local_version
 from latentscore_data.core.llm.openrouter_prices import newest_list
+from latentscore_data.core.models.local_names import local_version
 from latentscore_data.core.models.runs import RunFolder
 from latentscore_data.core.stages.configs import winners
 from latentscore_data.studio.exchange import as_json

@@ -107,7 +107,7 @@ from functools import cache
 
 import latentscore
 import numpy as np
-from latentscore_data.core.llm.builtin import payload_for
+from latentscore.meaning.offline import payload_for
 from latentscore_data.core.scoring.acoustic import TYPICAL
 from latentscore_data.core.scoring.descriptors import describe
 

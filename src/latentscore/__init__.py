@@ -11,9 +11,11 @@ from latentscore.labels import FIELDS
 from latentscore.version import RENDERER_VERSION
 
 if TYPE_CHECKING:
-    from latentscore.answers import Answer, answer
+    from latentscore.api.answers import Answer, answer
+    from latentscore.api.compat import SAMPLE_RATE, RenderHooks, Streamable, StreamHooks, prefetch, save_wav
+    from latentscore.api.runtime import arender, render
+    from latentscore.api.streaming import AudioStream, LiveStream, Playlist, Track, astream, live, stream
     from latentscore.audio import Audio, Metadata, read_audio, write_audio
-    from latentscore.compat import SAMPLE_RATE, RenderHooks, Streamable, StreamHooks, prefetch, save_wav
     from latentscore.config import (
         MusicConfig,
         MusicConfigPrompt,
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
         schema_hash,
     )
     from latentscore.loudness import integrated_lufs, true_peak
-    from latentscore.runtime import arender, render
-    from latentscore.streaming import AudioStream, LiveStream, Playlist, Track, astream, live, stream
     from latentscore.synth.excerpt import render_excerpt
     from latentscore.synth.midi import write_midi
     from latentscore.synth.notes import LAYERS
@@ -39,13 +39,13 @@ if TYPE_CHECKING:
     from latentscore.vibe_map import Match, VibeMap, load_map, lookup, starter_map, starter_pairs
 
 _NAMES = {
-    "answers": "Answer answer",
+    "api.answers": "Answer answer",
     "audio": "Audio Metadata read_audio write_audio",
     "config": "MusicConfig MusicConfigPrompt MusicConfigPromptPayload MusicConfigUpdate Step Palette PaletteColor "
     "convert_config parse_config parse_payload random_config schema_hash",
     "loudness": "integrated_lufs true_peak",
-    "compat": "render arender stream astream live prefetch save_wav RenderHooks StreamHooks SAMPLE_RATE Streamable Track",
-    "streaming": "Playlist AudioStream LiveStream",
+    "api.compat": "render arender stream astream live prefetch save_wav RenderHooks StreamHooks SAMPLE_RATE Streamable Track",
+    "api.streaming": "Playlist AudioStream LiveStream",
     "synth.score": "Score compose",
     "synth.excerpt": "render_excerpt",
     "synth.stream": "Stream",

@@ -19,11 +19,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-# The loudness functions are accessed through the package, which loads the compiled loops at first use.
-import latentscore
 from latentscore.errors import AudioError
 from latentscore.files import open_file
 from latentscore.json_search import JsonObject
+from latentscore.loudness import integrated_lufs, true_peak
 from latentscore.playback import play_samples
 from latentscore.version import RENDERER_VERSION
 
@@ -144,11 +143,11 @@ class Audio:
 
     def loudness_lufs(self) -> float:
         """Return the integrated loudness in LUFS (ITU-R BS.1770-4); minus infinity for silence and for less than 0.4 s."""
-        return latentscore.integrated_lufs(self.samples, self.sample_rate)
+        return integrated_lufs(self.samples, self.sample_rate)
 
     def true_peak_dbfs(self) -> float:
         """Return the true peak in dBFS, by four times oversampling (ITU-R BS.1770-4); minus infinity for silence."""
-        peak = latentscore.true_peak(self.samples)
+        peak = true_peak(self.samples)
         return 20.0 * math.log10(peak) if peak > 0 else -math.inf
 
 

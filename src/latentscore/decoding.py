@@ -153,7 +153,8 @@ class _Draws:
         import torch
 
         self._prompts = prompts
-        self._streams = [torch.Generator().manual_seed(seed_for(*_identity(prompt))) for prompt in prompts]
+        seeds = [seed_for(one.seed, json.dumps(list(one.messages), sort_keys=True)) for one in prompts]
+        self._streams = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         import torch
@@ -167,10 +168,6 @@ class _Draws:
             noise = -torch.log(torch.empty(row.shape).exponential_(generator=stream))
             rows.append(logits + noise.to(logits.device))
         return torch.stack([row.float() for row in rows])
-
-
-def _identity(prompt: Prompt) -> tuple[object, ...]:
-    return prompt.seed, json.dumps(list(prompt.messages), sort_keys=True)
 
 
 def _nucleus(logits: torch.Tensor, top_p: float) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 ``json`` is the complete payload. ``labels`` is the 34 labels of the config in the order of the table, separated by
 single spaces. Its grammar allows only the labels of the current field. The rest of the payload is derived from the
-vibe: see :func:`latentscore.meaning.offline.dressed`.
+vibe: see :func:`latentscore.api.answers.line_to_json`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from latentscore.config import MusicConfigPrompt
-from latentscore.errors import InvalidConfigError, ModelError
+from latentscore.errors import ModelError
 from latentscore.labels import FIELDS, Label
-from latentscore.meaning.offline import dressed
 from latentscore.prompt import PAYLOAD_ORDER, config_system, decoding_schema, labels_system, vibe_message
 
 Grammar = dict[str, Any] | str
@@ -41,8 +39,6 @@ class AnswerForm:
     """Returns the system message that requests this format."""
     write: Callable[[Mapping[str, Any]], str]
     """Converts a payload to the text that a model should write."""
-    to_json: Callable[[str, str], str]
-    """(text, vibe) -> the payload as JSON. A text that is not a complete answer is returned unchanged."""
     grammar: Callable[[], Grammar]
     """Returns the constraint. It is the same object at each call, so that questions with the same format can be grouped."""
     openings: tuple[str, ...]
@@ -94,17 +90,6 @@ def _spelled(field: str) -> dict[str, Label]:
     return {spell(label): label for label in FIELDS[field].labels}
 
 
-def line_to_json(line: str, vibe: str) -> str:
-    """Return the payload (JSON) of a line of labels, with title and palettes derived from the vibe; an incomplete line is
-    returned unchanged."""
-    if len(line.strip().split(" ")) != len(FIELDS):
-        return line
-    try:
-        return dressed(vibe, MusicConfigPrompt(**labels_of(line))).model_dump_json()
-    except InvalidConfigError:
-        return line
-
-
 @cache
 def labels_pattern() -> str:
     """Return a regular expression for a line of labels. The two registers form one group, so that the highest is not below
@@ -137,12 +122,11 @@ def _tokens(pattern: str) -> list[str]:
     return tokens
 
 
-JSON = AnswerForm("json", lambda: config_system(), json_text, lambda text, _: text, cache(decoding_schema), ("{",))
+JSON = AnswerForm("json", lambda: config_system(), json_text, cache(decoding_schema), ("{",))
 LABELS = AnswerForm(
     "labels",
     labels_system,
     labels_line,
-    line_to_json,
     labels_pattern,
     tuple(spell(label) for label in next(iter(FIELDS.values())).labels),
     LABELS_MOST_TOKENS,
@@ -159,16 +143,13 @@ def form_of(place: Path | None) -> AnswerForm:
 
     The default is JSON. Raises :class:`ModelError` for a ``latentscore.json`` that cannot be read.
     """
-    for folder in _folders(place):
+    # An exported GGUF file is in a subfolder of the model's folder.
+    folders = [] if place is None else [place] if place.is_dir() else [place.parent, place.parent.parent]
+    for folder in folders:
         path = folder / FORM_FILE
         if path.is_file():
             return _read_form(path)
     return JSON
-
-
-def _folders(place: Path | None) -> list[Path]:
-    # An exported GGUF file is in a subfolder of the model's folder.
-    return [] if place is None else [place] if place.is_dir() else [place.parent, place.parent.parent]
 
 
 def _read_form(path: Path) -> AnswerForm:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -22,9 +25,24 @@ def install(extra: str) -> str:
     return f"{pip} install {shlex.quote(_requirement(extra))}"
 
 
-def available_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def available_cores(root: Path = Path("/")) -> int:
+    """Return the number of cores that this process may use: its CPU affinity, and the CPU quota of its cgroup (version 2)
+    and of those above it, rounded up. Containers and CI runners set such a quota. ``root`` is the root of the file system.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min([cores, *_quotas(root)])
+
+
+def _quotas(root: Path) -> Iterator[int]:
+    """Yield the quota, in cores, of each cgroup of this process that has one."""
+    with contextlib.suppress(OSError, ValueError):
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+        group = next((Path(line[4:]) for line in lines if line.startswith("0::/")), Path())
+        for part in (group, *group.parents):
+            with contextlib.suppress(FileNotFoundError):  # the root cgroup has no such file
+                quota, period = (root / "sys/fs/cgroup" / part / "cpu.max").read_text().split()
+                if quota != "max":
+                    yield max(1, math.ceil(int(quota) / int(period)))
 
 
 def _requirement(extra: str) -> str:

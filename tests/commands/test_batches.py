@@ -19,7 +19,7 @@ from latentscore_data.core.base.ledger import Usage, totals
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.llm.batch_state import FILE_NAME
 from latentscore_data.core.llm.batches import remote
-from latentscore_data.core.llm.builtin import vibes_for
+from latentscore_data.core.vibes.excerpts import vibes_for
 from servers import config_reply
 
 MODEL = "openai/gpt-4o-mini"

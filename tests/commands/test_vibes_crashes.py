@@ -18,7 +18,7 @@ from latentscore_data.core.base.jsonl import read_lines, replace_rows
 from latentscore_data.core.base.rows import SPLITS, SourceText
 from latentscore_data.core.base.sample import sample_texts
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.llm.builtin import vibes_for
+from latentscore_data.core.vibes.excerpts import vibes_for
 from servers import ChatServer, Faults
 
 pytestmark = pytest.mark.long

@@ -10,6 +10,7 @@ import pytest
 
 from factories import make_config, make_payload
 from latentscore import forms
+from latentscore.api.answers import line_to_json
 from latentscore.config import parse_payload, random_config
 from latentscore.errors import ModelError
 from latentscore.labels import FIELDS
@@ -24,11 +25,11 @@ def test_any_config_comes_back_from_its_line_with_a_title_and_colours_of_the_vib
     config = random_config(rng_for("line", seed))
     line = forms.labels_line({"config": config.model_dump()})
     assert re.fullmatch(forms.labels_pattern(), line)
-    payload = parse_payload(forms.LABELS.to_json(line, VIBE))
+    payload = parse_payload(line_to_json(line, VIBE))
     assert payload.config == config
     assert (payload.title, payload.thinking) == ("Slow Rain Tin Roof", "")
     assert len({palette.colors[0].hex for palette in payload.palettes}) == 3
-    assert forms.LABELS.to_json(line, VIBE) == forms.LABELS.to_json(line, VIBE)
+    assert line_to_json(line, VIBE) == line_to_json(line, VIBE)
 
 
 def test_the_grammar_takes_no_label_of_another_field_and_no_crossed_registers() -> None:
@@ -40,7 +41,7 @@ def test_the_grammar_takes_no_label_of_another_field_and_no_crossed_registers() 
     for wrong in (" ".join(["c", *rest]), " ".join(rest), f"{line} ", f"{line} {first}", " ".join(crossed)):
         assert not re.fullmatch(forms.labels_pattern(), wrong)
         if wrong.strip() != line:
-            assert forms.LABELS.to_json(wrong, VIBE) == wrong, "what is not whole is not mended"
+            assert line_to_json(wrong, VIBE) == wrong, "what is not whole is not mended"
 
 
 def test_the_openings_are_those_of_real_lines() -> None:

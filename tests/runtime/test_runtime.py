@@ -16,7 +16,7 @@ import pytest
 
 import latentscore as ls
 from factories import make_payload
-from latentscore import models
+from latentscore.api import models
 from latentscore.decoding import SchemaDecoder
 from latentscore.forms import JSON
 from latentscore.installed import install

@@ -162,7 +162,7 @@ def test_a_collected_stream_does_not_wait_for_an_item_after_its_end() -> None:
 
 
 def test_a_live_stream_ends_after_its_source_and_says_what_went_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["latentscore.streaming"], "LAST_SECONDS", 1.0)
+    monkeypatch.setattr(sys.modules["latentscore.api.streaming"], "LAST_SECONDS", 1.0)
     session = ls.live(iter([CALM]), transition=0.1, **LOW)
     assert 0 < sum(map(len, session.blocks())) < 8 * RATE
     with pytest.raises(ls.InvalidConfigError, match="only once"):
@@ -293,7 +293,9 @@ def test_a_model_that_only_the_public_package_has_is_named_with_a_way(model: str
 def test_an_external_model_is_a_hosted_one(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
     answers = ls.parse_payload(_payload())
-    monkeypatch.setattr(sys.modules["latentscore.models"], "ask_hosted", lambda *given: asked.append(given) or answers)
+    monkeypatch.setattr(
+        sys.modules["latentscore.api.models"], "ask_hosted", lambda *given: asked.append(given) or answers
+    )
     metadata = ls.render("harbour", duration=0.5, model="external:provider/some-model").metadata
     assert asked == [("provider/some-model", "harbour")]
     assert metadata is not None

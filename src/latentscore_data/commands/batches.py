@@ -10,7 +10,7 @@ from latentscore_data.commands._models import show_batches
 from latentscore_data.commands._options import load
 from latentscore_data.core.base.display import OUTPUT, print_json, say
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.llm.batch_state import FILE_NAME, in_json, open_batches
+from latentscore_data.core.llm.batch_state import FILE_NAME, open_batches
 from latentscore_data.core.llm.batches.run import cancel_batches, refresh_batches
 
 
@@ -40,7 +40,7 @@ def batches(
             refresh_batches(path, settings.llm)
     found = open_batches(path)
     if OUTPUT.json:
-        print_json([in_json(batch) for batch in found])
+        print_json([vars(batch) for batch in found])
         return
     if not found:
         say("batches: no open batches")

@@ -34,7 +34,7 @@ from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.bench.prepare import compared
 from latentscore_data.core.compute.registry import make_executor
-from latentscore_data.core.compute.types import Executor
+from latentscore_data.core.scoring.executor import Executor
 from latentscore_data.core.stages.base import RunContext
 from latentscore_data.core.stages.bench import (
     check_run,

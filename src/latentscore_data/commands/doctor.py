@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from latentscore_data.commands._options import Globals, load
+from latentscore_data.commands._globals import Globals
+from latentscore_data.commands._options import load
 from latentscore_data.core.base.display import OUTPUT, clean, print_json, print_rows, styled
 from latentscore_data.core.base.errors import MissingError
 from latentscore_data.core.base.layers import Values, leaves
@@ -64,7 +66,7 @@ def doctor(
 
 def show_findings(findings: list[Finding]) -> None:
     if OUTPUT.json:
-        print_json([finding.to_dict() for finding in findings])
+        print_json([asdict(finding) for finding in findings])
         return
     marks = {"ok": ("ok", "green"), "absent": ("-", "dim"), "missing": ("missing", "red")}
     rows = []

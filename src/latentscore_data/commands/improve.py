@@ -30,7 +30,7 @@ from latentscore_data.core.base.display import OUTPUT, money, print_facts, say
 from latentscore_data.core.base.layers import Values
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.registry import make_executor
-from latentscore_data.core.compute.types import Executor
+from latentscore_data.core.scoring.executor import Executor
 from latentscore_data.core.stages.improve import Rounds, check_start, plan_improve, plans, run_improve
 from latentscore_data.core.stages.spending import RunPlan
 

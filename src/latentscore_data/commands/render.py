@@ -31,6 +31,20 @@ ValueT = TypeVar("ValueT")
 RENDERS = 64
 """Number of configs that --search renders if search.renders is not set."""
 
+PayloadOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Render a file: a payload or config (JSON), a row, rows (JSONL), the output of configs --json, or a FLAC, "
+        "WAV or OGG of lsdata, with its seed, length and rate; - is stdin.",
+    ),
+]
+PickOption = Annotated[
+    int | None, typer.Option(metavar="N", help="Number of the config, from 1, if --payload has several.", min=1)
+]
+MapOption = Annotated[str | None, typer.Option("--map", metavar="DIR", help="Use the nearest row of an exported map.")]
+OutOption = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Sound file: .wav, .flac or .ogg.")]
+
 
 @calls_models
 def render(
@@ -38,24 +52,11 @@ def render(
         list[str] | None,
         typer.Argument(metavar="VIBE...", help="A text, answered as by lsdata configs; several texts become one mix."),
     ] = None,
-    payload: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Render a file: a payload or config (JSON), a row, rows (JSONL), the output of configs --json, or a "
-            "FLAC, WAV or OGG of lsdata, with its seed, length and rate; - is stdin.",
-        ),
-    ] = None,
-    pick: Annotated[
-        int | None, typer.Option(metavar="N", help="Number of the config, from 1, if --payload has several.", min=1)
-    ] = None,
-    map_path: Annotated[
-        str | None, typer.Option("--map", metavar="DIR", help="Use the nearest row of an exported map.")
-    ] = None,
+    payload: PayloadOption = None,
+    pick: PickOption = None,
+    map_path: MapOption = None,
     model: ModelOption = None,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Sound file: .wav, .flac or .ogg.")] = Path(
-        "vibe.flac"
-    ),
+    out: OutOption = Path("vibe.flac"),
     seconds: Annotated[float | None, typer.Option(help="Length, 0.5 to 600 (default 30 per vibe).")] = None,
     crossfade: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Cross-fade between several vibes (default 5).")

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from latentscore_data.commands._options import DryRunOption, Globals, MaxCostOption, YesOption, load
+from latentscore_data.commands._globals import Globals
+from latentscore_data.commands._options import DryRunOption, MaxCostOption, YesOption, load
 from latentscore_data.core.base.settings import chosen
 from latentscore_data.core.stages.chain import run_stages, sample_flags, selected
 

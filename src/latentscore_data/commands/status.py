@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from latentscore.json_search import JsonObject
+from latentscore_data.commands._globals import Globals
 from latentscore_data.commands._models import show_batches
-from latentscore_data.commands._options import Globals, load
+from latentscore_data.commands._options import load
 from latentscore_data.core.base.display import (
     OUTPUT,
     clean,
@@ -26,7 +27,7 @@ from latentscore_data.core.base.display import (
 from latentscore_data.core.base.display import money as dollars
 from latentscore_data.core.base.ledger import Usage
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.llm.batch_state import FILE_NAME, in_json, open_batches
+from latentscore_data.core.llm.batch_state import FILE_NAME, open_batches
 from latentscore_data.core.stages.chain import sample_flags
 from latentscore_data.core.stages.improve import known_rounds
 from latentscore_data.core.stages.status import StageStatus, look, money_spent
@@ -61,9 +62,9 @@ def status(
     rounds = known_rounds(workspace)
     batches = open_batches(workspace.llm_cache.with_name(FILE_NAME))
     if OUTPUT.json:
-        found = {"root": str(workspace.root), "stages": [stage.to_dict() for stage in stages], "money": asdict(money)}
+        found = {"root": str(workspace.root), "stages": [asdict(stage) for stage in stages], "money": asdict(money)}
         found["improve"] = rounds
-        print_json({**found, "batches": [in_json(batch) for batch in batches]})
+        print_json({**found, "batches": [vars(batch) for batch in batches]})
         return
     show_status(workspace, stages, money)
     show_rounds(rounds)

@@ -17,9 +17,10 @@ import pytest
 
 from latentscore_data.core.base import loop as stage_module
 from latentscore_data.core.base.errors import InputError, MissingError, OutputError, StoppedError
+from latentscore_data.core.base.jsonl import Line
 from latentscore_data.core.base.ledger import Usage
 from latentscore_data.core.base.loop import Job, NotAttempted, RowFailure, run_stage
-from latentscore_data.core.base.row_index import Line, RowIndex, read_newest
+from latentscore_data.core.base.row_index import RowIndex, read_newest
 
 Work = Callable[[str], Awaitable[Line]]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from latentscore_data.core.base.errors import InputError, MissingError
-from latentscore_data.core.base.weights import fetch_model
+from latentscore_data.core.base.weights import fetch_model, fetched_file
 
 COMMIT = "a" * 40
 FILES = {
@@ -96,3 +96,28 @@ def test_what_is_not_there_or_not_remote_is_one_line(hub: str, tmp_path: Path) -
         fetch_model(str(tmp_path))
     with pytest.raises(MissingError, match="cannot be fetched"):
         fetch_model("them/clap", endpoint="http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {},
+        {"refs/main": "c0ffee"},
+        {"refs/main": "c0ffee", "snapshots/c0ffee/modules.json": "[]"},
+        {"refs/main": "c0ffee", "snapshots/other/modules.json": "[]"},
+        {"snapshots/c0ffee/modules.json": "[]"},
+    ],
+    ids=["nothing", "a name", "the file", "another version", "no name"],
+)
+def test_weights_are_found_where_the_hub_s_library_finds_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str]
+) -> None:
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    for name, content in files.items():
+        path = tmp_path / "models--some--repo" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    found = fetched_file("some/repo", "modules.json")
+    assert (found and str(found)) == try_to_load_from_cache("some/repo", "modules.json", cache_dir=tmp_path)

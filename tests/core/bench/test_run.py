@@ -11,6 +11,7 @@ import pytest
 
 from bench_fakes import CountingGenerator, FakeStudio, make_rows
 from latentscore import read_audio
+from latentscore.meaning.offline import payload_for
 from latentscore_data.core.base.ledger import Usage
 from latentscore_data.core.base.loop import RowFailure
 from latentscore_data.core.base.rows import BenchRow
@@ -18,7 +19,6 @@ from latentscore_data.core.base.settings import ConfigsSettings
 from latentscore_data.core.bench import run
 from latentscore_data.core.generators.models import LLMGenerator
 from latentscore_data.core.generators.types import Generated
-from latentscore_data.core.llm.builtin import payload_for
 from latentscore_data.core.llm.types import Answer, Question
 from latentscore_data.core.scoring.service import ScoredRender
 from latentscore_data.core.scoring.types import Unscored

@@ -31,7 +31,7 @@ from latentscore_data.core.compute.ray_executor import RayExecutor
 from latentscore_data.core.compute.registry import make_executor
 from latentscore_data.core.compute.remote_answers import RemoteEngine
 from latentscore_data.core.compute.remote_embedding import embed_on
-from latentscore_data.core.llm.local.engines import Decoder
+from latentscore_data.core.models.engines import Decoder
 from latentscore_data.core.models.runs import RunFolder
 from latentscore_data.core.scoring.best_of import run_scoring
 from latentscore_data.core.scoring.cache import ScoreCache

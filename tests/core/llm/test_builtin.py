@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentscore import MusicConfig, MusicConfigPromptPayload
+from latentscore.meaning.offline import payload_for
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.sample import sample_texts, sample_vibes
-from latentscore_data.core.llm.builtin import BuiltinLLM, payload_for, vibes_for
+from latentscore_data.core.llm.builtin import BuiltinLLM
 from latentscore_data.core.llm.types import Question
+from latentscore_data.core.vibes.excerpts import vibes_for
 from latentscore_data.core.vibes.schema import Ladder, TextVibes
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from latentscore.labels import FIELDS
 from latentscore.meaning.lexicon import lexicon, parse_vibe
-from latentscore_data.core.llm.builtin import payload_for
+from latentscore.meaning.offline import payload_for
 
 SPOKEN = [
     tuple(line.split(" | "))

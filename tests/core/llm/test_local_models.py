@@ -24,9 +24,9 @@ from latentscore_data.core.base.settings import LLMSettings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.llm import answerers, local_transport
 from latentscore_data.core.llm.client import connect
-from latentscore_data.core.llm.local import engines
-from latentscore_data.core.llm.local.engines import Decoder
 from latentscore_data.core.llm.types import Question
+from latentscore_data.core.models import engines
+from latentscore_data.core.models.engines import Decoder
 from tiny_models import finished_run, with_adapter
 
 

@@ -17,10 +17,10 @@ import pytest
 from latentscore.config import MusicConfigPrompt
 from latentscore.labels import FIELDS
 from latentscore.meaning.lexicon import parse_vibe
+from latentscore.meaning.offline import payload_for
 from latentscore.meaning.reading import axes, genre_labels, read, word_values
 from latentscore.meaning.sentence import is_foreign, root, sentence
 from latentscore.meaning.starter import neighbours
-from latentscore_data.core.llm.builtin import payload_for
 from latentscore_data.core.scoring.acoustic import asked_for
 
 HERE = Path(__file__).parent

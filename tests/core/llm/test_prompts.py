@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from factories import make_vibe
 from latentscore import FIELDS, parse_payload
+from latentscore.prompt import config_system, vibe_message
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.settings import (
     ConfigsSettings,
@@ -24,11 +25,9 @@ from latentscore_data.core.generators.local import answers_fingerprint, system_o
 from latentscore_data.core.llm.prompts import (
     config_prompt_hash,
     config_question,
-    config_system,
     own_system,
     paginate,
     text_message,
-    vibe_message,
     vibes_question,
 )
 from latentscore_data.core.models.spec import Choices

@@ -12,7 +12,8 @@ import pytest
 from conftest import Lsdata
 from factories import make_payload, make_vibe
 from latentscore import forms
-from latentscore.models import LocalModel
+from latentscore.api.answers import line_to_json
+from latentscore.api.models import LocalModel
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
 from latentscore_data.core.base.settings import GrpoSettings, PromptsSettings, ScoringSettings, TrainSettings
@@ -122,7 +123,7 @@ def test_preference_and_reward_go_on_in_the_same_form(taught: tuple[Workspace, R
     assert forms.form_of(run.final).name == "labels"
     if kind == "grpo":
         assert len(seen) == 4
-        assert all(forms.LABELS.to_json(answer, "rain") != answer for answer in seen)
+        assert all(line_to_json(answer, "rain") != answer for answer in seen)
 
 
 @pytest.mark.ml

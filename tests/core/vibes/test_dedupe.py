@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -30,31 +28,6 @@ def test_a_model_that_is_not_there_is_not_answered_with_the_fetching_of_another(
     with pytest.raises(MissingError, match="foo is neither") as caught:
         load_embedder(EmbedderChoice("foo", "named"))
     assert "--fetch minilm" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "files",
-    [
-        {},
-        {"refs/main": "c0ffee"},
-        {"refs/main": "c0ffee", "snapshots/c0ffee/modules.json": "[]"},
-        {"refs/main": "c0ffee", "snapshots/other/modules.json": "[]"},
-        {"snapshots/c0ffee/modules.json": "[]"},
-    ],
-    ids=["nothing", "a name", "the file", "another version", "no name"],
-)
-def test_weights_are_found_where_the_hub_s_library_finds_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str]
-) -> None:
-    from huggingface_hub import constants, try_to_load_from_cache
-
-    for name, content in files.items():
-        path = tmp_path / "models--some--repo" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    found = try_to_load_from_cache("some/repo", "modules.json", cache_dir=tmp_path)
-    assert dedupe._is_fetched("some/repo", "modules.json") == isinstance(found, str)
 
 
 def plain_greedy(vectors: np.ndarray, threshold: float) -> list[int]:

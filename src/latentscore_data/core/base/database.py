@@ -48,7 +48,10 @@ def open_database(path: Path, what: str, prepare: Prepare, salvage: Salvage | No
             reason = str(error)
         aside = _set_aside(path)
         db = _open(path, prepare)
-        kept = _salvaged(aside, db, salvage) if salvage is not None else "it will be refilled"
+        kept = "it will be refilled"
+        if salvage is not None:
+            with contextlib.closing(connect(aside)) as old:
+                kept = salvage(old, db)
         log.warning("the %s %s is damaged (%s) and was moved to %s; %s", what, path, reason, aside.name, kept)
         return db
     except (OSError, sqlite3.Error) as error:
@@ -154,11 +157,6 @@ def _set_aside(path: Path) -> Path:
             part.replace(aside.with_name(aside.name + ending))
     _mark(path).unlink(missing_ok=True)
     return aside
-
-
-def _salvaged(aside: Path, db: sqlite3.Connection, salvage: Salvage) -> str:
-    with contextlib.closing(connect(aside)) as old:
-        return salvage(old, db)
 
 
 def _is_damage(error: Exception) -> bool:

@@ -435,8 +435,10 @@ class LivePanel(Progress):
             line = (
                 f"{summary.tokens_in:,} tokens in, {summary.tokens_out:,} out · {summary.cached} cached · spent {spent}"
             )
-            projected = _projected(summary, self._total)
-            rows.append(styled(line + (f" · projected {money(projected)}" if projected is not None else ""), "dim"))
+            if self._total and summary.cost_usd and summary.done:
+                projected = summary.cost_usd * (self._total - summary.skipped) / summary.done
+                line += f" · projected {money(projected)}"
+            rows.append(styled(line, "dim"))
         if summary.failed:
             rows.append(styled(", ".join(f"{n} {kind}" for kind, n in summary.failed.most_common()), "red"))
         # In a grid, because a bar ends without a newline and the text after it would be cut off.
@@ -446,12 +448,6 @@ class LivePanel(Progress):
         # Two columns are left free for the "^C" that a terminal prints, which would otherwise begin a line that is not
         # erased.
         return Panel(lines, title=summary.stage, title_align="left", width=min(console(stderr=True).width - 2, 100))
-
-
-def _projected(summary: Summary, total: int | None) -> float | None:
-    if not total or not summary.cost_usd or not summary.done:
-        return None
-    return summary.cost_usd * (total - summary.skipped) / summary.done
 
 
 def one_line(summary: Summary, in_flight: int, total: int | None, elapsed: float) -> str:

@@ -163,7 +163,9 @@ class _Run(Generic[InT]):
                 closing(BackgroundWriter()) as self.writer,
             ):
                 again = self.retry_failed or self.overwrite is not None
-                self.given_up = {} if again else _given_up(self.failures, self.job.line_key)
+                newest = {} if again else _newest_failures(self.failures, self.job.line_key)
+                # These are retried only with --retry-failed.
+                self.given_up = {key: line for key, line in newest.items() if line.get("kind") not in RETRYABLE_KINDS}
                 ticking = asyncio.create_task(self.tick())
                 try:
                     await asyncio.gather(*(self.work_on() for _ in range(self.workers)))
@@ -324,12 +326,6 @@ def _newest_failures(failures: Path, line_key: str) -> dict[str, Line]:
     if not failures.exists():
         return {}
     return {str(line.get(line_key)): line for _, line in read_lines(failures, torn="drop")}
-
-
-def _given_up(failures: Path, line_key: str) -> dict[str, Line]:
-    """Return the rows whose newest failure is retried only with --retry-failed."""
-    newest = _newest_failures(failures, line_key)
-    return {key: line for key, line in newest.items() if line.get("kind") not in RETRYABLE_KINDS}
 
 
 def _forget_mended(failures: Path, line_key: str, done: dict[str, Entry]) -> None:

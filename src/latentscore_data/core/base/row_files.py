@@ -38,7 +38,7 @@ class RowFiles(Closing):
 
     def _index(self, path: Path) -> RowIndex:
         if path not in self._known:
-            self._known[path] = RowIndex(path, name=_own_name)
+            self._known[path] = RowIndex(path, name=lambda line, place: typed_row(line, ScoredRow, place).row_id)
         return self._known[path]
 
     def homes(self) -> Mapping[str, Split]:
@@ -76,10 +76,6 @@ class RowFiles(Closing):
     def close(self) -> None:
         for path in list(self._known):
             self.forget(path)
-
-
-def _own_name(line: Line, place: str) -> str:
-    return typed_row(line, ScoredRow, place).row_id
 
 
 def _named(path: Path) -> Iterator[Line]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -22,11 +22,6 @@ FROM_ELSEWHERE = "from_elsewhere"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-def made_here(line: Line) -> bool:
-    """Return whether a stage made a line. A line without a fingerprint is from another tool."""
-    return line.get("input_fingerprint") is not None and not line.get(FROM_ELSEWHERE)
-
-
 @dataclass(frozen=True, slots=True)
 class Entry:
     """The position of the newest line of a key, and the facts that are needed without reading it again."""
@@ -35,7 +30,7 @@ class Entry:
     offset: int
     length: int
     ours: bool
-    """Whether a stage made the line; lines from other tools are never removed."""
+    """Whether a stage made the line. Lines from other tools have no fingerprint, and are never removed."""
     split: str | None
     has_config: bool
     """Whether the line holds a config, or a candidate that is one."""
@@ -106,9 +101,9 @@ class RowIndex(Closing):
     def note(self, key: str, line: Line, offset: int, length: int) -> None:
         """Remember a line that was appended."""
         held = (line.get("config_payload"), line.get("config"), *(line.get("config_candidates") or ()))
-        self.entries[key] = Entry(
-            line.get("input_fingerprint"), offset, length, made_here(line), line.get("split"), any(held)
-        )
+        fingerprint = line.get("input_fingerprint")
+        ours = fingerprint is not None and not line.get(FROM_ELSEWHERE)
+        self.entries[key] = Entry(fingerprint, offset, length, ours, line.get("split"), any(held))
         self._fact = None
 
     def line(self, key: str) -> Line:
@@ -133,7 +128,7 @@ class RowIndex(Closing):
         for key in keys:
             entry = self.entries[key]
             tidy = tidy and entry.offset == offset
-            moved[key] = entry if entry.offset == offset else _at(entry, offset)
+            moved[key] = entry if entry.offset == offset else replace(entry, offset=offset)
             offset += entry.length
         if not tidy or offset != self.path.stat().st_size:
             replace_bytes(self.path, (self._bytes(self.entries[key]) for key in keys))
@@ -157,10 +152,6 @@ class RowIndex(Closing):
         if self._file is not None:
             self._file.close()
             self._file = None
-
-
-def _at(entry: Entry, offset: int) -> Entry:
-    return Entry(entry.fingerprint, offset, entry.length, entry.ours, entry.split, entry.has_config)
 
 
 def read_newest(output: Path, line_key: str, keys: Iterable[str] | None = None) -> Iterator[Line]:

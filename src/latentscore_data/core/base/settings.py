@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal, Self, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
-from pydantic_settings import EnvSettingsSource, SettingsError
 
 from latentscore.files import why_no_file
 from latentscore_data.core.base.answerers import kind_of
@@ -753,6 +752,10 @@ def _refuse_secrets(path: Path, values: Values) -> None:
 
 
 def _read_environment() -> Values:
+    if not any(variable.upper().startswith("LSDATA_") for variable in os.environ):
+        return {}
+    from pydantic_settings import EnvSettingsSource, SettingsError
+
     try:
         # Settings is a plain model: load_settings merges the sources itself, because it records the origin of each
         # value.

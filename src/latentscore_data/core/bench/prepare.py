@@ -21,7 +21,6 @@ from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.bench.run import ceiling
 from latentscore_data.core.bench.suites import suite_file, suite_name, suite_rows
 from latentscore_data.core.bench.summary import RunFacts, SourceFacts
-from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.generators.registry import kind_of, parse_sources
 from latentscore_data.core.generators.simple import FIRST_VALID, SEARCHED, STARTED, WINNERS, most_candidates, searched
 from latentscore_data.core.generators.types import Depends, Generated, GeneratorDeps, KnownRows, SourceName
@@ -32,6 +31,7 @@ from latentscore_data.core.llm.types import LLM
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.clap_index import ClapIndex
 from latentscore_data.core.scoring.deps import ScorerDeps
+from latentscore_data.core.scoring.executor import Executor
 from latentscore_data.core.scoring.registry import make_scorers, scorer_plans
 from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
 from latentscore_data.core.scoring.service import ScoringService

@@ -7,13 +7,11 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import cache, partial
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,7 @@ from latentscore_data.core.base.settings import BenchSettings, ScoringSettings
 from latentscore_data.core.base.weights import fetch_model
 from latentscore_data.core.compute.estimates import CPU_CORES
 from latentscore_data.core.generators.local import LocalGenerator
-from latentscore_data.core.llm.local.engines import engine_for
+from latentscore_data.core.models.engines import engine_for
 from latentscore_data.core.models.runs import RunFolder, open_run
 from latentscore_data.core.models.spec import TrainSpec
 from latentscore_data.core.scoring.cache import ScoreCache
@@ -39,18 +37,18 @@ from latentscore_data.core.scoring.registry import make_scorers
 from latentscore_data.core.scoring.service import ScoredRender, ScoringService, current_renderer_version
 from latentscore_data.core.training.launch import train_together
 from latentscore_data.core.training.run import versions
-from latentscore_data.core.vibes.dedupe import EmbedderChoice, batched, load_embedder, minilm_missing
+from latentscore_data.core.vibes.dedupe import EmbedderChoice, load_embedder, minilm_missing
 
 ON_A_GPU = ("generate_shard", "write_shard", "train")
 """The entry points that use a GPU."""
 
 
 def train_run(run_json: str, root: Path, commit: Callable[[], None]) -> str:
-    """Train the run whose folder the client has put below ``root``. Returns what ``run.json`` holds.
+    """Train the run whose folder the client has put below ``root``. Returns the content of ``run.json``.
 
-    ``run_json`` is ``{"run_id", "spec", "deadline", "processes"}``, processes being those that train together (default 1). Every complete checkpoint is committed, so that an input that is
-    started again goes on from there; a finished run is left as it is. After the deadline (Unix time) nothing is started
-    any more: time-outs and retries together stay within what the user agreed to pay.
+    ``run_json`` is ``{"run_id", "spec", "deadline", "processes"}``; ``processes`` (default 1) train together. Every complete
+    checkpoint is committed, so that a run that is started again resumes from it; a finished run is not changed. No run
+    starts after the deadline (Unix time), so that time-outs and retries together stay within the agreed cost.
     """
     asked = json.loads(run_json)
     spec = TrainSpec.model_validate(asked["spec"])
@@ -74,7 +72,7 @@ def train_run(run_json: str, root: Path, commit: Callable[[], None]) -> str:
 
 
 def train_on_shared_files(run_json: str, runs: Path) -> str:
-    """:func:`train_run` for a run whose folder this machine shares with the one that asks. Raises :class:`InputError` if not."""
+    """:func:`train_run` for a run whose folder this worker shares with the client. Raises :class:`InputError` if it does not."""
     shard = json.loads(run_json)
     refuse_other_code(shard)
     if not RunFolder(runs / shard["run_id"]).spec_file.exists():
@@ -92,25 +90,25 @@ def _say(message: str) -> None:
 def score_shard(shard_json: str) -> str:
     """Render and score ``{"scoring": {...}, "deadline": ..., "keep_flac": ..., "sounds": [{"config", "vibes", "clip"}]}``.
 
-    Each config is rendered once, scored against each of its vibes, and encoded as a clip if one is wanted. Returns
-    ``{"fingerprints": {scorer: ...}, "renderer": ..., "sounds": [{vibe: scored render}], "cache": {...}}``, with scored renders as
-    :func:`unpack` reads them and everything that the studio put into its cache.
+    Each config is rendered once, scored against each of its vibes, and encoded as a clip if ``clip`` is true. Returns
+    ``{"fingerprints": {scorer: ...}, "renderer": ..., "sounds": [{vibe: scored render}], "cache": {...}}``, with scored renders
+    as :func:`unpack` reads them and all entries of the score cache.
     """
     shard = json.loads(shard_json)
     refuse_other_code(shard)
     settings = ScoringSettings.model_validate(shard["scoring"])
     cores = min(shard.get("cores", CPU_CORES), available_cores())
     settings = settings.model_copy(update={"workers": cores})
-    have_clap(settings)
+    if "clap" in settings.scorers and clap_folder(settings.clap_model) is None:
+        fetch_model(settings.clap_model)  # the model cache of a new container is empty
     with _scoring(settings, keep=shard.get("keep_processes", False)) as (service, cache):
         with ThreadPoolExecutor(cores) as encoding:
 
             def ask(sound: Mapping[str, Any]) -> dict[str, Future[ScoredRender]]:
                 # One clip is enough for all vibes of a sound.
-                wants = [sound["clip"], *[False] * len(sound["vibes"])]
                 return {
-                    vibe: service.submit(vibe, sound["config"], want_audio=want)
-                    for vibe, want in zip(sound["vibes"], wants, strict=False)
+                    vibe: service.submit(vibe, sound["config"], want_audio=sound["clip"] and not number)
+                    for number, vibe in enumerate(sound["vibes"])
                 }
 
             def collect(scored_renders: dict[str, Future[ScoredRender]]) -> dict[str, Any]:
@@ -133,13 +131,13 @@ def score_shard(shard_json: str) -> str:
 
 
 _kept: dict[str, tuple[ScoringService, ScoreCache]] = {}
-"""The scoring service that waits for the next shard, by its settings; one at most."""
+"""The scoring service that is kept for the next shard, by its settings; at most one."""
 
 
 @contextmanager
 def _scoring(settings: ScoringSettings, *, keep: bool) -> Iterator[tuple[ScoringService, ScoreCache]]:
-    """A scoring service with an empty cache. With ``keep`` it stays for the next shard of the same settings: its processes
-    have loaded the sound loops and weights that they need. A process that keeps one does one shard at a time."""
+    """Context manager: a scoring service with an empty cache. With ``keep``, the next shard with the same settings uses it
+    again, because its processes have loaded sound loops and weights. A process that keeps one does one shard at a time."""
     if not keep:
         with ScoreCache() as cache, _service(settings, cache) as service:
             yield service, cache
@@ -184,14 +182,8 @@ def unpack(packed: Mapping[str, Any]) -> ScoredRender:
 _AS_JSON = TypeAdapter(ScoredRender)
 
 
-def have_clap(settings: ScoringSettings) -> None:
-    """Fetch CLAP's weights where they are asked for and not there yet: a container's model cache begins empty."""
-    if "clap" in settings.scorers and clap_folder(settings.clap_model) is None:
-        fetch_model(settings.clap_model)
-
-
 def check_deadline(deadline: float) -> None:
-    """Raise :class:`StoppedError` once the time that was agreed to is over (Unix time)."""
+    """Raise :class:`StoppedError` after the deadline (Unix time)."""
     if time.time() > deadline:
         raise StoppedError(
             "the work on remote workers has reached its time-out",
@@ -200,10 +192,10 @@ def check_deadline(deadline: float) -> None:
 
 
 def generate_shard(shard_json: str, root: Path) -> str:
-    """Answers of a local model to ``{"source": "local:NAME", "bench": {...}, "system": ..., "deadline": ..., "rows": [...]}``.
+    """Answer ``{"source": "local:NAME", "bench": {...}, "system": ..., "deadline": ..., "rows": [...]}`` with a local model.
 
-    ``NAME`` is a hub id, or the id of a run below ``root``. Returns ``{"generated": [...], "seconds": what it took, with loading the
-    model}``.
+    ``NAME`` is a hub id, or the id of a run below ``root``. Returns ``{"generated": [...], "seconds": ...}``; the seconds
+    include loading the model.
     """
     shard, started = json.loads(shard_json), time.perf_counter()
     refuse_other_code(shard)
@@ -225,7 +217,7 @@ def generate_shard(shard_json: str, root: Path) -> str:
 
 
 def entry_point(function: str, runs: Path) -> Callable[[str], str]:
-    """The function of that name that does a shard; ``runs`` is the folder of the training runs, whose models may answer."""
+    """Return the entry point with this name; ``runs`` is the folder of the training runs."""
     functions: dict[str, Callable[[str], str]] = {
         "score_shard": score_shard,
         "generate_shard": partial(generate_shard, root=runs),
@@ -237,10 +229,10 @@ def entry_point(function: str, runs: Path) -> Callable[[str], str]:
 
 
 def write_shard(shard_json: str, runs: Path) -> str:
-    """What a local model writes to ``{"model": NAME, "grammar": ..., "deadline": ..., "prompts": [...]}``.
+    """Complete the prompts of ``{"model": NAME, "grammar": ..., "deadline": ..., "prompts": [...]}`` with a local model.
 
     ``NAME`` is a hub id, or the id of a run below ``runs``; the prompts share the grammar and ``max_tokens``. Returns
-    ``{"written": [...], "seconds": what it took, with loading the model}``.
+    ``{"written": [...], "seconds": ...}``; the seconds include loading the model.
     """
     shard, started = json.loads(shard_json), time.perf_counter()
     refuse_other_code(shard)
@@ -252,10 +244,10 @@ def write_shard(shard_json: str, runs: Path) -> str:
 
 
 def embed_shard(shard_json: str) -> str:
-    """Unit vectors of ``{"embedder": NAME, "weights": ..., "deadline": ..., "texts": [...]}``.
+    """Embed the texts of ``{"embedder": NAME, "weights": ..., "deadline": ..., "texts": [...]}`` as unit vectors.
 
-    Returns ``{"vectors": base64 of float32, one row per text}``. Raises :class:`MissingError` where the embedder is not here,
-    and :class:`VerificationError` where it has other weights.
+    Returns ``{"vectors": base64 of float32, one row per text}``. Raises :class:`MissingError` if this machine does not have
+    the embedder, and :class:`VerificationError` if its weights differ.
     """
     shard = json.loads(shard_json)
     refuse_other_code(shard)
@@ -271,7 +263,7 @@ def embed_shard(shard_json: str) -> str:
 
 
 def weights_of(embedder: Embedder) -> str:
-    """The hash of an embedder's weights, whatever the path that they were loaded from."""
+    """Return the hash of an embedder's weights, which does not depend on their path."""
     return embedder.fingerprint.rpartition(":")[2]
 
 
@@ -289,12 +281,12 @@ def _embedder(name: str) -> Embedder:
 
 
 def made_by() -> dict[str, str]:
-    """What decides results here, by name: the renderer's version and a digest of the packages' files."""
+    """Return what determines results on this machine, by name: the renderer's version and a digest of the packages' files."""
     return {"renderer version": current_renderer_version(), "code": code_digest()[:12]}
 
 
 def refuse_other_code(shard: Mapping[str, Any]) -> None:
-    """Raise :class:`VerificationError` for a shard from a machine whose code or renderer is not the one here."""
+    """Raise :class:`VerificationError` if the client of a shard has other code or another renderer than this machine."""
     here = made_by() if "made_by" in shard else {}
     differing = [
         f"{name} is {here.get(name, 'unknown')} there and {wanted} here"
@@ -309,34 +301,23 @@ def refuse_other_code(shard: Mapping[str, Any]) -> None:
 
 
 def what_is_here() -> dict[str, Any]:
-    """Versions, and a digest of every file of both packages: equal digests mean equal code and data files."""
+    """Return versions, and a digest of all files of both packages: equal digests mean equal code and data files."""
     return {"python": platform.python_version(), "versions": versions(), "code": code_digest()}
 
 
 @cache
 def code_digest() -> str:
-    """SHA-256 over the names and bytes of the packages' files."""
+    """Return the SHA-256 of the names and bytes of the packages' files."""
     sha = hashlib.sha256()
+    packages = Path(__file__).parents[3]
     for package in ("latentscore", "latentscore_data"):
-        for name, content in sorted(_package_files(files(package), package)):
+        found = {path.relative_to(packages): path for path in (packages / package).rglob("*") if path.is_file()}
+        for name, path in sorted((name.as_posix(), path) for name, path in found.items() if not _is_left_out(name)):
+            content = path.read_bytes()
             sha.update(f"{name}:{len(content)}:".encode())
             sha.update(content)
     return sha.hexdigest()
 
 
-def _package_files(folder: Traversable, prefix: str) -> list[tuple[str, bytes]]:
-    found: list[tuple[str, bytes]] = []
-    for entry in folder.iterdir():
-        name = f"{prefix}/{entry.name}"
-        if entry.is_dir():
-            if entry.name != "__pycache__" and not entry.name.startswith("."):
-                found += _package_files(entry, name)
-        elif not entry.name.endswith(".pyc") and not entry.name.startswith("."):
-            found.append((name, entry.read_bytes()))
-    return found
-
-
-def shards_of(items: Iterable[Any], size: int, common: Mapping[str, Any], name: str) -> Iterator[str]:
-    """Pieces of work as JSON texts: ``common`` with up to ``size`` of the items under ``name``, read as they are asked for."""
-    for some in batched(items, size):
-        yield json.dumps({**common, name: some})
+def _is_left_out(path: Path) -> bool:
+    return path.suffix == ".pyc" or any(part == "__pycache__" or part.startswith(".") for part in path.parts)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from latentscore_data.core.base.display import duration
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.settings import ModalSettings, ScoringSettings
 from latentscore_data.core.models.spec import TrainSpec
+from latentscore_data.core.scoring.executor import START_SECONDS, RemoteJobEstimate
 from latentscore_data.core.training.audit import Audit
 
 PRICES_AS_OF = "2026-11"
@@ -30,71 +30,20 @@ CPU_CORES, MEMORY_GIB = 4, 16
 CPU_CORE_PER_HOUR, MEMORY_GIB_PER_HOUR = 0.0473, 0.0080
 
 BEST_USE, WORST_USE = 0.30, 0.03
-"""Share of the peak that training of small models reaches, between well filled batches and many small steps."""
-
-START_SECONDS = 180.0
-"""Building the image the first time, starting a container, loading a model."""
+"""Share of the peak that the training of small models reaches, for full batches and for many small steps."""
 
 DECODE_TOKENS_PER_SECOND = 25.0
-"""Tokens that one step of decoding adds to each sequence of a batch, as Python-driven generation on a GPU goes."""
+"""Tokens per second that are added to each sequence of a batch, for decoding driven by Python on a GPU."""
 
 
 SOUND_CPU_SECONDS, CLIP_CPU_SECONDS, CLAP_CPU_SECONDS = 0.010, 0.025, 0.15
-"""Core-seconds for each second of audio: rendering and measuring it, encoding its clip, and embedding it with CLAP."""
-
-
-@dataclass(frozen=True)
-class Hire:
-    """Containers that are paid for: how many at most, US dollars per hour of one, and the most that all of them can cost."""
-
-    containers: int
-    price_per_hour: float
-    cap_usd: float
-
-
-@dataclass(frozen=True)
-class RemoteJobEstimate:
-    """Work that is mapped over workers elsewhere: a number of items, each with its seconds on one of them.
-
-    ``hire`` is None where nothing is paid for.
-    """
-
-    what: str
-    items: int
-    gpu: str | None
-    low_seconds: float
-    high_seconds: float
-    basis: str
-    where: str = ""
-    hire: Hire | None = None
-    booked: bool = False
-    """True where the ledger and the budget get each worker's real cost as it arises."""
-
-    @property
-    def cap_usd(self) -> float:
-        """The maximum cost in US dollars."""
-        return self.hire.cap_usd if self.hire is not None else 0.0
-
-    def in_words(self) -> str:
-        """One line: workers, time and cost as a range, the cap, and what all that rests on."""
-        if self.hire is None:
-            low, high = (duration(self.items * seconds) for seconds in (self.low_seconds, self.high_seconds))
-            return f"{self.where}: {self.items:,} {self.what}, about {low} to {high} of one worker ({self.basis})"
-        containers, hourly = self.hire.containers, self.hire.price_per_hour
-        low = START_SECONDS / 3 + self.items * self.low_seconds / max(containers, 1)
-        high = START_SECONDS + self.items * self.high_seconds / max(containers, 1)
-        usd = [containers * seconds / 3600 * hourly for seconds in (low, high)]
-        return (
-            f"{self.where}: {self.items:,} {self.what} in up to {containers} containers, about {low / 60:.0f} to "
-            f"{high / 60:.0f} min and ${usd[0]:.2f} to ${usd[1]:.2f} ({self.basis}, start included; ${hourly:.2f} per hour), "
-            f"at most ${self.cap_usd:.2f} (time-out x price)"
-        )
+"""Core-seconds per second of audio: rendering and measuring, encoding a clip, embedding with CLAP."""
 
 
 def estimate_scoring(
     sounds: int, scoring: ScoringSettings, scorers: Sequence[str], *, clips: bool, cores: int
 ) -> RemoteJobEstimate:
-    """The estimate of rendering and scoring ``sounds`` on workers of so many cores."""
+    """Estimate rendering and scoring of ``sounds`` on workers with this number of cores."""
     each = SOUND_CPU_SECONDS + (CLIP_CPU_SECONDS if clips else 0.0) + (CLAP_CPU_SECONDS if "clap" in scorers else 0.0)
     core_seconds = each * scoring.seconds
     return RemoteJobEstimate(
@@ -104,7 +53,7 @@ def estimate_scoring(
 
 
 def estimate_answering(label: str, count: int, tokens: int, at_once: int, gpu: str | None) -> RemoteJobEstimate:
-    """The estimate of so many answers of a local model, of that many tokens each and decoded ``at_once`` of them together."""
+    """Estimate ``count`` answers of a local model, of ``tokens`` each, decoded ``at_once`` at a time."""
     decoding = tokens / DECODE_TOKENS_PER_SECOND / at_once
     return RemoteJobEstimate(
         f"answers of {label}", count, check_gpu(gpu) if gpu else None, decoding / 3, decoding * 3,
@@ -115,7 +64,7 @@ def estimate_answering(label: str, count: int, tokens: int, at_once: int, gpu: s
 
 @dataclass(frozen=True)
 class RunEstimate:
-    """Seconds and US dollars of one remote run. ``cap_usd`` is time-out x price: the most it can cost, retries aside."""
+    """Seconds and US dollars of one remote run. ``cap_usd`` is time-out x price, its maximum cost without retries."""
 
     gpu: str
     price_per_hour: float
@@ -131,7 +80,7 @@ MOST_GPUS = 8
 
 
 def check_gpu(gpu: str) -> str:
-    """Raise :class:`InputError` for a GPU that Modal does not have; ``L4:2`` are two of them in one container."""
+    """Return the name of a GPU; ``L4:2`` means two in one container. Raises :class:`InputError` if Modal does not have it."""
     name, colon, count = gpu.partition(":")
     if name not in GPUS:
         raise InputError(f"unknown GPU {gpu!r}", f"GPUs are {', '.join(GPUS)}")
@@ -141,12 +90,12 @@ def check_gpu(gpu: str) -> str:
 
 
 def gpu_count(gpu: str) -> int:
-    """How many GPUs a name such as ``L4:2`` asks for. Raises :class:`InputError`."""
+    """Return the number of GPUs in a name such as ``L4:2``. Raises :class:`InputError`."""
     return int(check_gpu(gpu).partition(":")[2] or 1)
 
 
 def price_per_hour(modal: ModalSettings, gpu: str | None) -> float:
-    """One container-hour: GPU, cores and memory, or the price the user gave."""
+    """Return the price of one container-hour: GPU, cores and memory, or the price in the settings."""
     if modal.price_per_hour is not None:
         return modal.price_per_hour
     rest = CPU_CORES * CPU_CORE_PER_HOUR + MEMORY_GIB * MEMORY_GIB_PER_HOUR
@@ -159,10 +108,10 @@ def cap_usd(modal: ModalSettings, gpu: str | None, containers: int = 1) -> float
 
 
 def estimate_run(spec: TrainSpec, report: Audit, modal: ModalSettings) -> RunEstimate:
-    """From rows, tokens and parameters to a range of time and money.
+    """Estimate the range of time and cost of a run from its rows, tokens and parameters.
 
-    Training costs 6 operations per parameter and token (Kaplan et al. 2020), 4 for a frozen base; GRPO adds the sampling,
-    which waits for one token after the other, and a forward pass of the reference; DPO reads two answers, each twice.
+    Training takes 6 operations per parameter and token (Kaplan et al. 2020), 4 with a frozen base. GRPO adds the sampling,
+    token by token, and a forward pass of the reference; DPO reads two answers, each twice.
     """
     gpu = check_gpu(modal.gpu)
     hourly = price_per_hour(modal, gpu)

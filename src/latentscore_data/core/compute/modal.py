@@ -50,7 +50,7 @@ class RemoteRunError(OutputError):
 
 
 def require_modal() -> None:
-    """Raise :class:`MissingError` unless the extra is installed and a token is there. Asks no network."""
+    """Raise :class:`MissingError` unless the extra is installed and a token is set. Makes no network calls."""
     require("modal", "modal", "running on Modal")
     from modal.config import config
 
@@ -89,12 +89,12 @@ def modal_errors() -> Iterator[None]:
 
 
 def check_cap(modal: ModalSettings, gpu: str | None, runs: int = 1) -> float:
-    """The most that ``runs`` can cost: time-out x price each. Raises :class:`StoppedError` above ``max_cost``."""
+    """Return the maximum cost of ``runs``, time-out x price each. Raises :class:`StoppedError` above ``max_cost``."""
     return within_cap(modal, cap_usd(modal, gpu, runs), "these runs" if runs > 1 else "this run")
 
 
 def within_cap(modal: ModalSettings, cap: float, what: str) -> float:
-    """``cap``, unless it is above ``max_cost``: then :class:`StoppedError`."""
+    """Return ``cap``. Raises :class:`StoppedError` if it is above ``max_cost``."""
     if modal.max_cost is not None and cap > modal.max_cost:
         raise StoppedError(
             f"{what} could cost up to ${cap:.2f} (time-out x price), more than the "
@@ -105,7 +105,7 @@ def within_cap(modal: ModalSettings, cap: float, what: str) -> float:
 
 
 def _app_module() -> Any:
-    """The module with the app. It imports Modal's client, so it is loaded only once something runs there."""
+    """Return the module with the app. It imports Modal's client, so it is imported only when something runs there."""
     return import_module("latentscore_data.core.compute.modal_app")
 
 
@@ -172,7 +172,7 @@ def _check_reachable(run: Prepared) -> None:
             "use a hub id or a short name, or train with --on here",
         )
     if not is_local(base, run.folder.path.parent):
-        # Whether it can be asked from here does not matter, but what it does not have needs no GPU.
+        # A hub that this machine cannot reach is no error, but a model that the hub does not have is.
         unreachable_hub(SHORT_NAMES.get(base, base))
     if run.spec.tracker != "none":
         raise InputError(
@@ -241,13 +241,13 @@ def _upload_model(name: str, runs: Path, run_id: str, batch: Any, say: Say) -> N
 
 
 def _weights_listed(mark: bytes) -> dict[str, str]:
-    """The SHA-256 of each file of ``final/`` that a mark lists."""
+    """Return the SHA-256 of each file of ``final/`` in a mark's list."""
     files = json.loads(mark)["files"]
     return {name: fact["sha256"] for name, fact in files.items() if name.startswith("final/")}
 
 
 def _weights_there(name: str) -> dict[str, str]:
-    """The same of the model of that name on the volume: one that was put there, or trained there. Empty for none."""
+    """Return the same for the model on the volume, which was uploaded or trained there; empty if there is none."""
     there = remote_files(name)
     run = RunFolder(Path(name))
     for mark in (run.uploaded_mark.as_posix(), run.done_mark.as_posix()):
@@ -257,7 +257,7 @@ def _weights_there(name: str) -> dict[str, str]:
 
 
 def check_model(name: str, runs: Path) -> None:
-    """Raise :class:`InputError` for a model that is a file or folder here and no run: Modal does not see it."""
+    """Raise :class:`InputError` for a file or folder on this machine that is not a run, because Modal cannot read it."""
     if name != TINY_RANDOM and is_local(name) and not (runs / name / "final").is_dir():
         raise InputError(
             f"{name} is a file on this machine, which Modal cannot read", "name a run or a hub id, or --on here"
@@ -265,9 +265,9 @@ def check_model(name: str, runs: Path) -> None:
 
 
 def upload_model(name: str, runs: Path, say: Say) -> None:
-    """Put a model that was trained here onto the volume with the base that its adapter is put on, unless they are there.
+    """Upload a model that was trained here, and the base of its adapter, unless they are on the volume.
 
-    A hub id needs nothing. Raises what :func:`check_model` raises.
+    A hub id needs no upload. Raises the errors of :func:`check_model`.
     """
     check_model(name, runs)
     if (runs / name / "final").is_dir():
@@ -278,7 +278,7 @@ def upload_model(name: str, runs: Path, say: Say) -> None:
 
 
 def remote_files(run_id: str) -> set[str]:
-    """The files of a run on the volume, without a leading slash; empty when there is no such run."""
+    """Return the files of a run on the volume, without a leading slash; empty if there is no such run."""
     from modal.exception import NotFoundError
 
     try:
@@ -289,7 +289,7 @@ def remote_files(run_id: str) -> set[str]:
 
 
 def follow(folder: RunFolder, call: Any, say: Say) -> JsonObject:
-    """Pass on a run's log lines until it ends. Returns its record; raises what the run raised."""
+    """Print a run's log lines until it ends. Returns its record; raises the error of the run."""
     from modal.exception import Error
 
     try:
@@ -309,7 +309,7 @@ def follow(folder: RunFolder, call: Any, say: Say) -> JsonObject:
 
 
 def attach(folder: RunFolder, say: Say) -> JsonObject:
-    """Follow a run that was started before. Raises what the run raised."""
+    """Follow a run that was started before. Raises the error of the run."""
     from modal import FunctionCall
 
     noted = remote_note(folder)
@@ -319,7 +319,7 @@ def attach(folder: RunFolder, say: Say) -> JsonObject:
 
 
 def state(folder: RunFolder) -> JsonObject:
-    """What Modal says about a run: ``running``, ``finished`` or ``failed`` with the reason."""
+    """Return the state of a run on Modal: ``running``, ``finished``, or ``failed`` with the reason."""
     import modal
     from modal import FunctionCall
 
@@ -343,7 +343,7 @@ def state(folder: RunFolder) -> JsonObject:
             note_remote(folder, state="failed", error=error.message)
         else:
             raise
-    except Exception as error:  # whatever the run raised in its container is raised here
+    except Exception as error:  # an error of the run in its container is raised here
         note_remote(folder, state="failed", error=first_line(error))
     else:
         note_remote(folder, state="finished")
@@ -351,14 +351,14 @@ def state(folder: RunFolder) -> JsonObject:
 
 
 def note_remote(folder: RunFolder, **facts: Any) -> None:
-    """Remember where a run is, in ``remote.json``."""
+    """Record facts about a remote run in ``remote.json``."""
     path = folder.path / "remote.json"
     before = read_object(path, "delete it: it is written again when the run is started") if path.exists() else {}
     replace_json(path, {**before, **facts})
 
 
 def remote_note(folder: RunFolder) -> JsonObject:
-    """What ``remote.json`` holds. Raises :class:`InputError` for a run that was not started on Modal from here."""
+    """Return the content of ``remote.json``. Raises :class:`InputError` for a run that was not started on Modal from here."""
     path = folder.path / "remote.json"
     if not path.exists():
         raise InputError(f"run {folder.run_id} was not started on Modal from here", "see lsdata train status")
@@ -368,9 +368,8 @@ def remote_note(folder: RunFolder) -> JsonObject:
 def fetch(folder: RunFolder, *, delete_remote: bool, say: Say) -> int:
     """Download a finished run, compare every file with the run's list, and only then mark it as finished.
 
-    Returns the number of files. With ``delete_remote`` the run leaves the volume after the comparison. Raises
-    :class:`InputError` for a run that is not finished and :class:`VerificationError` for a file that does not arrive as
-    it was written.
+    Returns the number of files. With ``delete_remote`` the run is deleted from the volume after the comparison. Raises
+    :class:`InputError` for a run that is not finished and :class:`VerificationError` for a file that differs.
     """
     run_id = folder.run_id
     with modal_errors():
@@ -415,7 +414,7 @@ def _fetch_file(volume: Any, run_id: str, name: str, fact: JsonObject, draft: Pa
 def check_code() -> JsonObject:
     """Start one small container and compare its code with the code here.
 
-    Raises :class:`VerificationError` when they differ.
+    Raises :class:`VerificationError` if they differ.
     """
     require_modal()
     with _app_running(detach=False):
@@ -430,11 +429,10 @@ def check_code() -> JsonObject:
 def map_on_modal(
     function_name: str, shards: Sequence[str], modal: ModalSettings, deadline: float | None = None
 ) -> Iterator[str]:
-    """Do shards of work in up to ``max_containers`` containers; results come in the order of the shards.
+    """Run shards in up to ``max_containers`` containers, and yield the results in the order of the shards.
 
-    ``function_name`` is an entry point. No container works on after ``deadline`` (Unix time; after
-    ``timeout_hours`` without one), so that what all of them cost stays below the cap. Raises what a shard raised, as it was
-    raised.
+    ``function_name`` is an entry point. All containers end at ``deadline`` (Unix time; by default after
+    ``timeout_hours``), so that their total cost stays below the cap. Raises the errors of shards unchanged.
     """
     from modal import Retries
 

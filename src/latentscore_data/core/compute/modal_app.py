@@ -1,7 +1,7 @@
 """The Modal app: image, volumes, and thin functions that call what also runs here.
 
-Modal imports this module in its containers, and the client imports it to start them; nothing else does. Only JSON text
-travels, so that the two sides may run different versions of Python.
+Only Modal's containers and the client that starts them import this module. Both exchange JSON text only, so that they may
+run different versions of Python.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ APP_NAME = "latentscore-data"
 OUTPUTS, MODELS = Path("/outputs"), Path("/models")
 PYTHON_VERSION = "3.11"
 
-# Package data (prompts, presets, lexicons) must travel as well; by default only .py files do.
+# Package data (prompts, presets, lexicons) must be mounted as well; by default only .py files are.
 NOT_MOUNTED = ["**/__pycache__/**", "**/*.pyc"]
 
 
@@ -46,7 +46,7 @@ _again = modal.Retries(max_retries=2, initial_delay=10.0)
 @app.function(**_common, volumes={str(OUTPUTS): outputs, str(MODELS): models}, retries=_again, timeout=4 * 3600)
 def train(run_json: str) -> str:
     """One training run; see :func:`latentscore_data.core.compute.entrypoints.train_run`."""
-    # A container that is kept warm, or an input that starts again after a preemption, must see the newest checkpoint.
+    # A reused container, or a run that starts again after a preemption, must see the newest checkpoint.
     outputs.reload()
     return train_run(run_json, OUTPUTS, outputs.commit)
 
@@ -59,17 +59,17 @@ def score_shard(shard_json: str) -> str:
 
 @app.function(**_common, volumes={str(OUTPUTS): outputs, str(MODELS): models}, retries=_again, timeout=3600, gpu="L4")
 def generate_shard(shard_json: str) -> str:
-    """Answers of a local model to a shard of rows."""
+    """Answer a shard of rows with a local model."""
     return entrypoints.generate_shard(shard_json, OUTPUTS)
 
 
 @app.function(**_common, volumes={str(OUTPUTS): outputs, str(MODELS): models}, retries=_again, timeout=3600, gpu="L4")
 def write_shard(shard_json: str) -> str:
-    """What a local model writes to a shard of prompts."""
+    """Complete a shard of prompts with a local model."""
     return entrypoints.write_shard(shard_json, OUTPUTS)
 
 
 @app.function(image=image, timeout=300)
 def check(question: str) -> str:
-    """What a container sees of this code."""
+    """Return the versions and the digest of the code in a container."""
     return json.dumps({"asked": question, **entrypoints.what_is_here()})

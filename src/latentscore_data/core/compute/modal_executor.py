@@ -1,4 +1,4 @@
-"""Modal as an executor: containers that are hired for shards of work."""
+"""Modal as an executor: paid containers for shards of work."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from latentscore_data.core.base.settings import ModalSettings, Settings
-from latentscore_data.core.compute.estimates import CPU_CORES, Hire, cap_usd, price_per_hour
+from latentscore_data.core.compute.estimates import CPU_CORES, cap_usd, price_per_hour
 from latentscore_data.core.compute.modal import check_model, map_on_modal, require_modal, upload_model
 from latentscore_data.core.compute.remote import RemoteExecutor
+from latentscore_data.core.scoring.executor import Hire
 
 
 class ModalExecutor(RemoteExecutor):
-    """Shards in up to ``max_containers`` containers. Time-out x price is the most that all of them can cost."""
+    """Runs shards in up to ``max_containers`` containers. Their maximum cost is time-out x price."""
 
     name = "Modal"
     cores = CPU_CORES

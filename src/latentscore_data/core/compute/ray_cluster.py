@@ -26,31 +26,31 @@ from latentscore_data.core.base.settings import ComputeSettings
 from latentscore_data.core.compute.entrypoints import check_deadline, entry_point
 
 OBJECT_STORE_BYTES = 256 * 2**20
-"""Shared memory of a cluster on this machine. Shards and their results are some 100 kB each, and few are on their way."""
+"""Shared memory of a cluster on this machine. Shards and results have about 100 kB each, and few are in flight."""
 
 LOOK_SECONDS = 0.5
-"""How often somebody who waits for a shard looks at the clock and for the end."""
+"""Seconds between two checks of the deadline and of :meth:`RayCluster.close` while waiting for a shard."""
 
 REACH_SECONDS = END_SECONDS = 10.0
 
 WHAT_A_LOCAL_CLUSTER_READS = {
-    # Ray's switch for machines that must not accept connections: everything listens on 127.0.0.1.
+    # With this value, all of Ray's servers listen on 127.0.0.1 only.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "token",
-    # Else SIGTERM ends in a core dump instead of in Ray's own exit.
+    # Otherwise SIGTERM causes a core dump instead of Ray's own exit.
     "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",
 }
 
 NOT_STARTED = ("start_api_server", "start_monitor", "start_log_monitor")
-"""Methods of Ray's node that start what nobody uses here: the dashboard's server, the autoscaler, the copying of logs. Ray has
-no option for it. They are a quarter of the start's time and two fifths of its CPU (Ray 2.60)."""
+"""Methods of Ray's node that start unused services: the dashboard's server, the autoscaler, the log monitor. Ray has no option
+to disable them. They take a quarter of the start's time and two fifths of its CPU (Ray 2.60)."""
 
 FOLDER = "lsdata-ray-"
 
 
 class WorkersDiedError(OutputError):
-    """A shard could not be done on Ray; the next run may do it."""
+    """A shard failed on Ray; a retry may succeed."""
 
 
 @dataclass
@@ -63,9 +63,9 @@ class _Running:
 
 
 class RayCluster:
-    """Does shards of work on Ray. Connects, or starts a cluster here, when it is first used; several threads may use it.
+    """Runs shards of work on Ray. It connects, or starts a cluster on this machine, at the first use. Thread-safe.
 
-    Raises :class:`MissingError` without the extra or where the cluster cannot be reached.
+    Raises :class:`MissingError` without the extra, or if the cluster cannot be reached.
     """
 
     def __init__(self, compute: ComputeSettings, runs: Path, say: Callable[[str], None]) -> None:
@@ -85,16 +85,16 @@ class RayCluster:
 
     @property
     def shards_at_once(self) -> int:
-        """Shards on their way: one for each CPU, and some that wait there so that no CPU does."""
+        """Maximum number of shards in flight: one for each CPU, and some in the queue, so that no CPU is idle."""
         return min(self.cpus + max(2, self.cpus // 4), 512)
 
     def run(
         self, function: str, shards: Iterable[str], deadline: float, *, gpu: bool = False, whole_machine: bool = False
     ) -> Iterator[str]:
-        """Results in the order of the shards, which are read as they are sent: no more than :attr:`shards_at_once` are on their way.
+        """Yield results in the order of the shards. At most :attr:`shards_at_once` are in flight, and no more are read.
 
-        With ``gpu`` a shard takes a GPU where the cluster has one; else it takes one CPU, or with ``whole_machine`` all of one
-        machine. A shard whose worker or node dies is sent again, ``ray_retries`` times. Raises what a shard raised,
+        With ``gpu``, a shard takes a GPU if the cluster has one; otherwise one CPU, or with ``whole_machine`` all CPUs of one
+        machine. A shard whose worker or node died is sent again, up to ``ray_retries`` times. Raises the errors of shards,
         :class:`WorkersDiedError`, and :class:`StoppedError` after the deadline (Unix time).
         """
         running: deque[_Running] = deque()
@@ -106,15 +106,15 @@ class RayCluster:
 
             waiting = iter(shards)
             running.extend(_Running(text, send(text)) for text in islice(waiting, self.shards_at_once))
-            # What is left when the caller stops early is not cancelled: ray.cancel aborts this process when a task ends in
-            # the same moment (Ray 2.60). It is little, and it ends with the job.
+            # If the caller stops early, the other shards are not cancelled, because ray.cancel aborts this process if a task
+            # ends at the same moment (Ray 2.60). They are few, and they end with the job.
             while running:
                 yield self._result(ray, running[0], send, deadline)
                 running.popleft()
                 running.extend(_Running(text, send(text)) for text in islice(waiting, 1))
 
     def _result(self, ray: Any, shard: _Running, send: Callable[[str], Any], deadline: float) -> str:
-        """Wait for one shard, however many workers it takes."""
+        """Return the result of one shard; it is sent again if its worker died."""
         from ray import exceptions
 
         died = (
@@ -169,7 +169,7 @@ class RayCluster:
                 if self._closing.is_set():
                     raise StoppedError("the work on Ray was stopped", "run the same command again to continue")
                 require("ray", "ray", "running on Ray")
-                # Ray prints what it has to say about its processes to stdout, which belongs to results.
+                # Ray prints messages about its processes on stdout, which is for results.
                 self._output.enter_context(redirect_stdout(sys.stderr))
                 self._ray = self._connect() if self._compute.ray_address else self._start_for_good()
             return self._ray
@@ -190,8 +190,8 @@ class RayCluster:
         return ray
 
     def _start_for_good(self) -> Any:
-        """:meth:`_start` in a thread that lives as long as the cluster: Linux ends Ray's server with the thread that started it
-        (PR_SET_PDEATHSIG), and that may be one of those who ask for answers."""
+        """:meth:`_start` in a thread that lives as long as the cluster, because Linux ends Ray's server when the thread that
+        started it ends (PR_SET_PDEATHSIG), and the caller's thread may be short-lived."""
         if threading.current_thread() is threading.main_thread():
             return self._start()
         starter = ThreadPoolExecutor(1, thread_name_prefix="starting Ray")
@@ -199,7 +199,7 @@ class RayCluster:
         return starter.submit(self._start).result()
 
     def _start(self) -> Any:
-        """A cluster that only this machine reaches, with a token that only its processes know."""
+        """Start a cluster that only this machine can reach, with a token that only its processes know."""
         if "ray" in sys.modules and "RAY_AUTH_TOKEN" not in os.environ:
             raise MissingError(
                 "this process has already imported Ray, which then listens on every address of this machine",
@@ -212,7 +212,7 @@ class RayCluster:
         cpus = self._compute.ray_cpus or available_cores()
         self._say(f"Ray: starting a cluster of {cpus} CPUs on this machine")
         before = set(psutil.Process().children())
-        # Sockets lie in this folder, and their paths must be short.
+        # This folder contains sockets, whose paths must be short.
         parent = Path("/tmp") if Path("/tmp").is_dir() else Path(tempfile.gettempdir())
         _remove_left_folders(parent)
         self._folder = tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-", dir=parent)
@@ -234,11 +234,11 @@ class RayCluster:
         return ray
 
     def close(self) -> None:
-        """Stop what is running, and end a cluster that was started here. A cluster of the settings lives on."""
+        """Stop the running work, and end a cluster that was started here. A cluster of the settings is not ended."""
         self._closing.set()
         with self._idle:
             ray, self._ray = self._ray, None
-            # Whoever waits for a shard leaves within LOOK_SECONDS.
+            # Threads that wait for a shard stop within LOOK_SECONDS.
             self._idle.wait_for(lambda: self._users == 0, timeout=10 * LOOK_SECONDS)
         if ray is not None:
             self._end(ray)
@@ -258,7 +258,8 @@ class RayCluster:
 
 @contextmanager
 def _only_what_is_needed() -> Iterator[None]:
-    """Start a node without NOT_STARTED. Another version of Ray, where they have other names, starts them."""
+    """Context manager: Ray starts a node without the services of NOT_STARTED. In a version of Ray in which these methods have
+    other names, it starts them."""
     from ray._private import node
 
     before = {name: getattr(node.Node, name) for name in NOT_STARTED if hasattr(node.Node, name)}
@@ -272,7 +273,7 @@ def _only_what_is_needed() -> Iterator[None]:
 
 
 def _remove_left_folders(parent: Path) -> None:
-    """Delete the folders of commands that were killed and could not do it."""
+    """Delete the folders of commands that were killed before they could delete them."""
     for folder in parent.glob(f"{FOLDER}*-*"):
         owner = folder.name.removeprefix(FOLDER).partition("-")[0]
         if owner.isdigit() and not psutil.pid_exists(int(owner)):
@@ -280,19 +281,19 @@ def _remove_left_folders(parent: Path) -> None:
 
 
 def _reach(address: str) -> None:
-    """Raise :class:`OSError` where nobody listens at HOST:PORT: Ray itself tries for minutes, and then ends the process."""
+    """Raise :class:`OSError` if no server listens at HOST:PORT. Ray itself tries for minutes and then ends the process."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
 
 
 def do_shard(function: str, shard: str, runs: str) -> str:
-    """What a worker runs: the entry point of that name."""
+    """Run the entry point with this name, in a worker."""
     return entry_point(function, Path(runs))(shard)
 
 
 def _resources(ray: Any, gpu: bool, whole_machine: bool) -> dict[str, int]:
-    """What one shard takes."""
+    """Return the resources of one shard."""
     if gpu and ray.cluster_resources().get("GPU"):
         return {"num_gpus": 1}
     most = max(int(node["Resources"].get("CPU", 1)) for node in ray.nodes() if node["Alive"])

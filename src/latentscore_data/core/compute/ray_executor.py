@@ -16,8 +16,8 @@ from latentscore_data.core.models.spec import TrainSpec
 
 
 class RayExecutor(RemoteExecutor):
-    """Shards of ``ray_shard_rows`` items, one for each CPU. Nothing is paid for, and there is a deadline only where
-    ``ray_timeout_hours`` sets one. Models and runs are files that the workers see at the same path as this machine."""
+    """Shards of ``ray_shard_rows`` items, one for each CPU. It is free, and has a deadline only if ``ray_timeout_hours`` is
+    set. Workers read models and runs at the same paths as this machine."""
 
     name = "Ray"
     cores = 1

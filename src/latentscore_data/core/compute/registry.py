@@ -1,4 +1,4 @@
-"""The table of executors: what ``--on`` may name; and the one that is this machine."""
+"""The table of executors, which are the values of ``--on``, and the executor for this machine."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.entrypoints import entry_point
 from latentscore_data.core.compute.modal_executor import ModalExecutor
 from latentscore_data.core.compute.ray_executor import RayExecutor
-from latentscore_data.core.compute.types import Executor
+from latentscore_data.core.scoring.executor import Executor
 from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
 
 
 class LocalExecutor(Executor):
-    """Runs everything on this machine, without cost and deadline."""
+    """Runs all work on this machine, without cost and deadline."""
 
     name = "here"
     remote = False
@@ -48,7 +48,7 @@ EXECUTORS: dict[str, Callable[[Settings, Callable[[str], None]], Executor]] = {
 
 
 def make_executor(name: str, settings: Settings, say: Callable[[str], None]) -> Executor:
-    """The executor of that name; ``say`` gets its progress lines. Raises :class:`InputError` for a name that is none."""
+    """Return the executor with this name; ``say`` gets its progress lines. Raises :class:`InputError` for an unknown name."""
     if name == OLD_HERE:
         say(
             f"--on {OLD_HERE} is now --on here; {OLD_HERE}: is a kind of model, and the old name will be removed in version 0.3"

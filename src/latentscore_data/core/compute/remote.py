@@ -1,4 +1,4 @@
-"""The base class of remote executors: shards of work, the deadline, the supported scorers, and the estimate."""
+"""The base class of remote executors: shards of work, the deadline, the supported scorers, and the estimates."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Any
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.settings import ScoringSettings, Settings
 from latentscore_data.core.compute import estimates
-from latentscore_data.core.compute.entrypoints import made_by, shards_of
-from latentscore_data.core.compute.estimates import Hire, RemoteJobEstimate
+from latentscore_data.core.compute.entrypoints import made_by
 from latentscore_data.core.compute.remote_scoring import RemoteRenderer
-from latentscore_data.core.compute.types import Executor
+from latentscore_data.core.scoring.executor import Executor, Hire, RemoteJobEstimate
 from latentscore_data.core.scoring.registry import remote_blocker, scorer_names
 from latentscore_data.core.scoring.renderer import MakeRenderer
+from latentscore_data.core.vibes.dedupe import batched
 
 
 class RemoteExecutor(Executor):
-    """Shards of ``shard_rows`` items, each done by one worker elsewhere.
+    """Maps entry points over shards of ``shard_rows`` items; one remote worker does a shard.
 
-    The deadline is ``hours`` after the first shard, for all that is mapped through this object together. A subclass says
-    how shards are sent (:meth:`run_shards`) and what they cost.
+    All work of this object has the same deadline, ``hours`` after the first shard. A subclass defines how shards are sent
+    (:meth:`run_shards`) and what they cost (:meth:`hire`).
     """
 
     remote = True
@@ -33,7 +33,7 @@ class RemoteExecutor(Executor):
     shard_rows: int
     hours: float
     keep_processes = False
-    """True where one process does many shards: what the first one loaded stays for the next."""
+    """True if one process does many shards and keeps for the next shard what it has loaded."""
 
     def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
         self._settings, self._scoring, self._say = settings, settings.scoring, say
@@ -44,16 +44,16 @@ class RemoteExecutor(Executor):
         return self.at_once // self.shard_rows
 
     def run_shards(self, function: str, shards: Iterable[str], deadline: float) -> Iterator[str]:
-        """Do the shards, JSON texts, with the entry point of that name; results come in their order."""
+        """Yield the results (JSON) of the entry point with this name, in the order of the shards (JSON)."""
         raise NotImplementedError
 
     def hire(self, items: int, gpu: str | None) -> Hire | None:
-        """What workers for that many items cost; None where nothing is paid for."""
+        """Return the paid workers for that many items; None if they are free."""
         return None
 
     @property
     def gpu(self) -> str | None:
-        """The GPU that local models answer on, where one is hired."""
+        """The paid GPU of workers that run local models; None without one."""
         return None
 
     def scorer_blocker(self, scoring: ScoringSettings) -> str | None:
@@ -88,13 +88,12 @@ class RemoteExecutor(Executor):
             "keep_processes": self.keep_processes,
             "made_by": made_by(),
         }
-        for text in self.run_shards(
-            function, shards_of(items, shard_rows or self.shard_rows, about, key), self.deadline()
-        ):
-            yield json.loads(text)
+        parts = batched(items, shard_rows or self.shard_rows)
+        shards = (json.dumps({**about, key: part}) for part in parts)
+        yield from map(json.loads, self.run_shards(function, shards, self.deadline()))
 
     def deadline(self) -> float:
-        """When all work must be over, in Unix time."""
+        """Return the time when all work must have ended (Unix time)."""
         if self._deadline is None:
             self._deadline = time.time() + self.hours * 3600
         return self._deadline

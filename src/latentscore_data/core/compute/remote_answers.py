@@ -9,17 +9,16 @@ from pathlib import Path
 
 from latentscore.decoding import Prompt, Written
 from latentscore_data.core.base.answerers import LOCAL, kind_of
-from latentscore_data.core.compute.estimates import RemoteJobEstimate
-from latentscore_data.core.compute.types import Executor
-from latentscore_data.core.llm.local.engines import Engine
 from latentscore_data.core.llm.plan import Plan
+from latentscore_data.core.models.engines import Engine
+from latentscore_data.core.scoring.executor import Executor, RemoteJobEstimate
 
 
 class RemoteEngine:
-    """Sends prompts in shards; the answers go into the same cache, under the same keys, as those of an engine here.
+    """Sends prompts in shards. Cache and cache keys of the answers are those of an engine on this machine.
 
-    Each answer costs its share of the seconds that a hired worker took for its shard. Raises :class:`InputError` for a model
-    that cannot be seen there, and what a shard raised.
+    The cost of an answer is its share of the paid seconds of its shard. Raises :class:`InputError` for a model that cannot
+    be made available there, and the errors of shards.
     """
 
     def __init__(self, name: str, executor: Executor, runs: Path) -> None:
@@ -43,8 +42,8 @@ class RemoteEngine:
 
 
 def answers_estimates(plan: Plan, at_once: int, executor: Executor) -> list[RemoteJobEstimate]:
-    """What the answers of a plan take on the executor, ``at_once`` of them decoded together; empty for a model that does
-    not run there and where all is in the cache."""
+    """Estimate the answers of a plan on the executor, decoded ``at_once`` at a time; empty if the model does not run there,
+    or if all answers are in the cache."""
     if not plan.calls or kind_of(plan.model) is not LOCAL:
         return []
     tokens = math.ceil(plan.tokens_out / plan.calls)
@@ -53,7 +52,7 @@ def answers_estimates(plan: Plan, at_once: int, executor: Executor) -> list[Remo
 
 
 def engine_elsewhere(model: str, executor: Executor | None, runs: Path) -> Engine | None:
-    """What answers for a local model on a remote executor; None for a model that answers or is asked here."""
+    """Return the engine of a local model on a remote executor; None if the model runs, or is called, from this machine."""
     if executor is None or not executor.remote or kind_of(model) is not LOCAL:
         return None
     return RemoteEngine(model.removeprefix(LOCAL.prefix), executor, runs)

@@ -12,20 +12,20 @@ import numpy as np
 
 from latentscore.embed import BUILTIN_WORDS, Embedder
 from latentscore_data.core.compute.entrypoints import weights_of
-from latentscore_data.core.compute.types import Executor
+from latentscore_data.core.scoring.executor import Executor
 from latentscore_data.core.vibes.dedupe import EMBED_ROWS, EmbedBatches
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 EMBED_ELSEWHERE_FROM = 16 * EMBED_ROWS
-"""Rows from which another place is worth its start: MiniLM embeds 60 to 300 of them a second on two cores."""
+"""Rows from which the start of remote workers pays off: MiniLM embeds 60 to 300 rows per second on two cores."""
 
 
 def embeds_elsewhere(embedder: str, executor: Executor) -> bool:
-    """Whether the rows of a large run are embedded on the executor: with a model, and where no container is paid for.
+    """Return whether the rows of a large run are embedded on the executor: with a model, on free workers.
 
-    The package's word vectors stay here: 49,000 rows a second on one core, which is faster than sending them.
+    The package's word vectors are computed on this machine: 49,000 rows per second on one core, faster than sending them.
     """
     words = embedder in ("words", BUILTIN_WORDS)
     return executor.remote and not words and not executor.price_per_second(gpu=False)
@@ -38,10 +38,11 @@ def embed_on(
     say: Callable[[str], None],
     at_least: int = EMBED_ELSEWHERE_FROM,
 ) -> EmbedBatches | None:
-    """What embeds ``at_least`` rows and more on the executor, and fewer of them here. A shard is a batch, so that the
-    vectors are the same to the bit. ``name`` is what the workers load. None where all rows are embedded here.
+    """Return a function that embeds ``at_least`` or more rows on the executor and fewer rows on this machine; None if all
+    rows are embedded on this machine.
 
-    Raises, while it embeds, what a shard raised.
+    A shard is a batch, so that the vectors are bit-identical. ``name`` is the embedder that the workers load. The function
+    raises the errors of shards.
     """
     if executor is None or not embeds_elsewhere(name, executor):
         return None

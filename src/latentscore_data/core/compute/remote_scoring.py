@@ -1,7 +1,7 @@
 """Rendering and scoring of ``configs`` and ``bench`` on a remote executor, in shards.
 
-Each shard runs what would run here: a scoring service of its own. Scores and vectors come back into this machine's score
-cache, so that the same rows are written as always, and nothing is rendered twice.
+Each shard runs a scoring service of its own. Scores and vectors are returned to this machine's score cache, so that the
+rows are those of a local run, and nothing is rendered twice.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import VerificationError
 from latentscore_data.core.base.settings import ScoringSettings
 from latentscore_data.core.compute.entrypoints import unpack
-from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.scoring.cache import ScoreCache
+from latentscore_data.core.scoring.executor import Executor
 from latentscore_data.core.scoring.renderer import Rendered, RenderRequest
 from latentscore_data.core.scoring.service import ScoredRender, current_renderer_version
 from latentscore_data.core.scoring.types import Scorer
@@ -26,15 +26,15 @@ from latentscore_data.core.scoring.types import Scorer
 Say = Callable[[str], None]
 
 GATHER_SECONDS = 0.25
-"""Requests that are made within this time of each other go out together."""
+"""Requests at most this many seconds apart are sent together."""
 
 
 class RemoteRenderer:
-    """Renders and scores on a remote executor. What it returns goes into this machine's score cache.
+    """Renders and scores on a remote executor, and stores the results in this machine's score cache.
 
-    Requests that are made at about the same time go out together, one item per sound, so make :attr:`at_once` of them.
-    Audio comes back as a :class:`Clip`. Raises, through the futures, what a shard raised, and :class:`VerificationError` when
-    the scorers or the renderer there are not those of this machine.
+    Requests at about the same time are sent together, one item per sound, so callers should submit :attr:`at_once` of them.
+    Audio is returned as a :class:`Clip`. The futures raise the errors of shards, and :class:`VerificationError` if the
+    scorers or the renderer there differ from those of this machine.
     """
 
     scores = True
@@ -72,12 +72,12 @@ class RemoteRenderer:
         return future
 
     def release(self) -> None:
-        """Nothing waits in this machine's memory."""
+        """Do nothing: rendered sounds are not kept in this machine's memory."""
 
     def close(self) -> None:
         self._outbox.put(None)
-        # When all of it has arrived, the executor is still closing down. Work that a second Ctrl-C interrupts is not waited
-        # for: it ends with this process.
+        # After the last result, the executor still closes its connections. Do not wait for work that a second Ctrl-C
+        # interrupts: it ends with this process.
         arrived = all(future.done() for future in list(self._sent))
         until = time.monotonic() + (60 if arrived else 1)
         for thread in self._sending:
@@ -90,7 +90,7 @@ class RemoteRenderer:
                 if self._error is not None:
                     raise self._error
                 self._send(wave)
-            except Exception as error:  # everyone who still waits must learn of it, and nothing more is sent
+            except Exception as error:  # all waiting callers get the error, and nothing more is sent
                 self._error = error
                 for _, future in wave:
                     if not future.done():
@@ -98,7 +98,8 @@ class RemoteRenderer:
             self._sent.difference_update(future for _, future in wave)
 
     def _next_wave(self) -> list[_Waiting]:
-        """What one call of the executor takes; empty at the end. One thread gathers at a time, so that waves are full."""
+        """Return the requests for one call of the executor; empty at the end. One thread gathers at a time, so that waves
+        are full."""
         with self._gathering:
             first = self._outbox.get()
             if first is None:
@@ -155,7 +156,7 @@ _Waiting = tuple[RenderRequest, "Future[Rendered]"]
 
 
 def _rendered(scored: Mapping[str, ScoredRender]) -> Rendered:
-    """One sound with its scores by vibe. A sound that could not be made has the same failure for each."""
+    """Return one sound with its scores by vibe. A sound that could not be rendered has the same failure for each vibe."""
     first = next(iter(scored.values()))
     return Rendered(
         max(one.render_seconds or 0.0 for one in scored.values()),

@@ -14,6 +14,7 @@ from pathlib import Path
 from time import perf_counter
 
 from latentscore import schema_hash
+from latentscore.api.answers import payload_text
 from latentscore.decoding import Prompt
 from latentscore.forms import JSON, form_of, prompt_messages
 from latentscore.json_search import JsonObject
@@ -24,8 +25,6 @@ from latentscore_data.core.base.ledger import Usage
 from latentscore_data.core.base.rows import VibeRow
 from latentscore_data.core.base.settings import BenchSettings, PromptsSettings, Settings
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.compute.estimates import RemoteJobEstimate
-from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.generators.simple import checked
 from latentscore_data.core.generators.types import (
     AnyGenerator,
@@ -37,9 +36,10 @@ from latentscore_data.core.generators.types import (
     SourceName,
     SourceNote,
 )
-from latentscore_data.core.llm.local.engines import engine_for
-from latentscore_data.core.llm.local.names import place_of, weights_facts
 from latentscore_data.core.llm.prompts import config_prompt_hash, named_system, own_system
+from latentscore_data.core.models.engines import engine_for
+from latentscore_data.core.models.local_names import place_of, weights_facts
+from latentscore_data.core.scoring.executor import Executor, RemoteJobEstimate
 
 
 class LocalGenerator:
@@ -72,11 +72,11 @@ class LocalGenerator:
         held = self._engine.write([replace(prompt, grammar=grammar) for prompt in asked])
         seconds = (perf_counter() - started) / len(rows)
         for vibe, by_itself, written in zip(vibes, free, held, strict=True):
-            answer = _read(form.to_json(written.text, vibe), cut=written.cut, strict=False)
+            answer = _read(payload_text(form, written.text, vibe), cut=written.cut, strict=False)
             yield Generated(
                 payload=answer.payload,
                 failure=answer.failure,
-                raw_valid=_read(form.to_json(by_itself.text, vibe), cut=False, strict=True).payload is not None,
+                raw_valid=_read(payload_text(form, by_itself.text, vibe), cut=False, strict=True).payload is not None,
                 seconds=seconds,
                 tokens_in=written.tokens_in,
                 tokens_out=written.tokens_out,

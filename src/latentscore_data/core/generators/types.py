@@ -14,11 +14,10 @@ from latentscore_data.core.base.payloads import Payload, in_labels
 from latentscore_data.core.base.rows import ScoredRow, VibeRow
 from latentscore_data.core.base.settings import BenchSettings, ConfigsSettings, PromptsSettings, Settings
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.compute.estimates import RemoteJobEstimate
-from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.llm.plan import Plan
 from latentscore_data.core.llm.types import LLM
 from latentscore_data.core.scoring.clap_index import ClapIndex
+from latentscore_data.core.scoring.executor import Executor, RemoteJobEstimate
 
 
 @dataclass(frozen=True)

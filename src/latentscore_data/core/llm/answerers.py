@@ -12,12 +12,12 @@ from latentscore_data.core.base.settings import LLMSettings
 from latentscore_data.core.llm import builtin
 from latentscore_data.core.llm.builtin import BuiltinLLM
 from latentscore_data.core.llm.labels_transport import LabelsTransport
-from latentscore_data.core.llm.local.engines import Engine, check_local
-from latentscore_data.core.llm.local.names import local_version
 from latentscore_data.core.llm.local_transport import LocalTransport
 from latentscore_data.core.llm.parameters import Parameters, TakesAll
 from latentscore_data.core.llm.routes import check_route, route_to
 from latentscore_data.core.llm.transport import Transport, transport_for
+from latentscore_data.core.models.engines import Engine, check_local
+from latentscore_data.core.models.local_names import local_version
 
 
 class Opened(NamedTuple):

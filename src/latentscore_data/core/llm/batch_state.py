@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 import time
@@ -12,7 +11,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from latentscore.json_search import JsonObject
 from latentscore_data.core.base.closing import Closing
 from latentscore_data.core.base.database import naming, open_database, open_to_read, transaction
 from latentscore_data.core.base.errors import InputError
@@ -274,8 +272,3 @@ def age_in_words(batch: Batch) -> str:
     seconds = max(0.0, time.time() - (batch.submitted or batch.created))
     minutes = int(seconds // 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def in_json(batch: Batch) -> JsonObject:
-    """A batch for ``--json``."""
-    return json.loads(json.dumps(vars(batch)))

@@ -20,8 +20,6 @@ from latentscore_data.core.llm.types import Answer, Question
 from latentscore_data.core.vibes.excerpts import vibes_for
 from latentscore_data.core.vibes.schema import STRING_MAX_CHARS, Ladder, SceneVibe, TextScenes, TextVibes, Vibe
 
-__all__ = ["MODEL", "BuiltinLLM", "fingerprint", "payload_for", "version_of", "vibes_for"]
-
 MODEL = OFFLINE_MODEL
 
 DEFAULT_TEMPERATURE = 0.9

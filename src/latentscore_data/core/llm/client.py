@@ -24,7 +24,6 @@ from latentscore_data.core.llm.answerers import answerer
 from latentscore_data.core.llm.builtin import BuiltinLLM
 from latentscore_data.core.llm.cache import AnswerCache, Stored, cache_key
 from latentscore_data.core.llm.limiter import AdaptiveLimiter, Budget
-from latentscore_data.core.llm.local.engines import Engine
 from latentscore_data.core.llm.packing import Asked, Packer, Together, packed_schema, taken_apart, together
 from latentscore_data.core.llm.prices import (
     Price,
@@ -40,6 +39,7 @@ from latentscore_data.core.llm.routes import key_names
 from latentscore_data.core.llm.structured import MODES, BadAnswer, Mode, Shape
 from latentscore_data.core.llm.transport import Completion, Transport
 from latentscore_data.core.llm.types import LLM, Answer, Messages, Question, Sampling, T
+from latentscore_data.core.models.engines import Engine
 
 log = logging.getLogger(__name__)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from latentscore.api.answers import line_to_json
 from latentscore.config import MusicConfigPromptPayload
 from latentscore.forms import LABELS, LABELS_MOST_TOKENS
 from latentscore.json_search import JsonObject
@@ -44,7 +45,7 @@ class LabelsTransport:
         room = sampling.get("max_tokens") or LABELS_MOST_TOKENS
         sampling = {**sampling, "max_tokens": min(room, LABELS_MOST_TOKENS)}
         answer = await self._inner.complete([system, question], sampling, None)
-        text = LABELS.to_json((answer.message.text or "").strip(), vibe_of(str(question["content"])))
+        text = line_to_json((answer.message.text or "").strip(), vibe_of(str(question["content"])))
         return replace(answer, message=Message(text))
 
     async def aclose(self) -> None:

@@ -8,16 +8,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from latentscore.api.answers import payload_text
 from latentscore.config import MusicConfigPromptPayload
 from latentscore.decoding import Prompt, Written
 from latentscore.forms import JSON, Grammar, form_of
 from latentscore.prompt import vibe_of
 from latentscore_data.core.base.answerers import LOCAL
 from latentscore_data.core.base.errors import InputError, LsdataError
-from latentscore_data.core.llm.local.engines import Engine, engine_for
-from latentscore_data.core.llm.local.names import place_of
 from latentscore_data.core.llm.replies import Message
-from latentscore_data.core.llm.transport import Completion, Messages
+from latentscore_data.core.llm.transport import Completion
+from latentscore_data.core.llm.types import Messages
+from latentscore_data.core.models.engines import Engine, engine_for
+from latentscore_data.core.models.local_names import place_of
 
 MAX_TOKENS = 4096
 """Default maximum length of an answer, in tokens."""
@@ -70,7 +72,7 @@ class LocalTransport:
         if self._decoding is None or self._decoding.done():
             self._decoding = asyncio.create_task(self._decode())
         written = await answer
-        text = self._form.to_json(written.text, vibe_of(str(messages[-1]["content"])))
+        text = payload_text(self._form, written.text, vibe_of(str(messages[-1]["content"])))
         usage = {"prompt_tokens": written.tokens_in, "completion_tokens": written.tokens_out}
         return Completion(Message(text), "length" if written.cut else "stop", usage, written.cost_usd)
 

@@ -209,29 +209,20 @@ def _of_entry(entry: JsonObject | None, litellm: Any, *, batch: bool = False) ->
     )
     if not batch:
         return price
+    share = _at_batch_share(price)
     batch_in, batch_out = entry.get("input_cost_per_token_batches"), entry.get("output_cost_per_token_batches")
     if batch_in is None or batch_out is None:
-        return _at_batch_share(price)
-    listed = _at_batch_share(price)
-    return replace(
-        listed, per_token_in=float(batch_in), per_token_out=float(batch_out), basis=f"batch price, {price.basis}"
-    )
+        return share
+    basis = f"batch price, {price.basis}"
+    return replace(share, per_token_in=float(batch_in), per_token_out=float(batch_out), basis=basis)
 
 
 def _at_batch_share(price: Price) -> Price:
     if price.free:
         return price
-    audio, cached = (
-        None if usd is None else usd * BATCH_SHARE for usd in (price.per_audio_token_in, price.per_cached_token_in)
-    )
-    return replace(
-        price,
-        per_token_in=price.per_token_in * BATCH_SHARE,
-        per_token_out=price.per_token_out * BATCH_SHARE,
-        per_audio_token_in=audio,
-        per_cached_token_in=cached,
-        basis=f"batch price ({BATCH_SHARE:.0%}), {price.basis}",
-    )
+    prices = {name: usd for name, usd in vars(price).items() if name.startswith("per_") and usd is not None}
+    shares = {name: usd * BATCH_SHARE for name, usd in prices.items()}
+    return replace(price, **shares, basis=f"batch price ({BATCH_SHARE:.0%}), {price.basis}")
 
 
 def _mapped(litellm: Any, model: str) -> JsonObject | None:

@@ -177,7 +177,7 @@ def _whole(value: object) -> int | None:
 
 # -- retry times
 
-_UNITS = {"ms": 0.001, "milli": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _UNIT = r"(?:ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?)"
 _DURATION = re.compile(rf"(\d{{1,9}}(?:\.\d{{1,9}})?)\s?({_UNIT})(?![a-z])", re.IGNORECASE)
 _COME_AGAIN = re.compile(
@@ -191,11 +191,8 @@ def seconds_in(duration: str) -> float | None:
     parts = _DURATION.findall(re.sub(r"(?<=[a-z])(?=\d)", " ", duration, flags=re.IGNORECASE))
     if not parts:
         return None
-    return sum(float(number) * _unit_seconds(unit.lower()) for number, unit in parts)
-
-
-def _unit_seconds(unit: str) -> float:
-    return _UNITS["milli"] if unit.startswith(("ms", "milli")) else _UNITS[unit[0]]
+    units = ((float(number), unit.lower()) for number, unit in parts)
+    return sum(n * (0.001 if unit.startswith(("ms", "milli")) else _UNITS[unit[0]]) for n, unit in units)
 
 
 def _retry_seconds(headers: list[Any], entries: list[Body], message: str) -> float | None:

@@ -20,7 +20,16 @@ from latentscore_data.core.base.loop import Job, RowFailure, run_stage
 from latentscore_data.core.base.manifest import StageFiles, write_manifest
 from latentscore_data.core.base.row_files import RowFiles
 from latentscore_data.core.base.row_index import FROM_ELSEWHERE
-from latentscore_data.core.base.rows import SPLITS, ConfigRow, ScoredRow, Split, share_out, spread, text_of
+from latentscore_data.core.base.rows import (
+    SPLITS,
+    ConfigRow,
+    ScoredRow,
+    Split,
+    model_candidates,
+    share_out,
+    spread,
+    text_of,
+)
 from latentscore_data.core.base.settings import ScoringSettings, Settings
 from latentscore_data.core.base.summary import Progress, Summary
 from latentscore_data.core.base.workspace import Workspace
@@ -141,17 +150,18 @@ def run_scoring(
 ) -> Summary:
     """Score ``.processed/candidates.jsonl`` into ``.processed/<SPLIT>.jsonl``, and write the manifest.
 
-    Rows of other tools in ``.processed/<SPLIT>.jsonl`` are scored in place and never removed. The first scorer decides,
-    against ``vibe_original``; what all say is stored. Rows that are done for the same candidates, scorers, seconds,
-    seed and renderer are skipped. ``trusted`` are the custom scorers that may run, ``make_improver`` is for a search
-    that adds candidates, ``files`` is what is known of the files. Raises :class:`MissingError` without candidates, and
-    what :func:`make_scorers` and :func:`run_stage` raise.
+    Rows of other tools in ``.processed/<SPLIT>.jsonl`` are scored in place and never removed. The first scorer selects the
+    winner, against ``vibe_original``; the scores of all are stored. Rows that were scored with the same candidates, scorers,
+    seconds, seed and renderer are skipped. ``trusted`` are the custom scorers that may run, ``make_improver`` makes a search
+    that adds candidates, ``files`` are the indexes of the files. Raises :class:`MissingError` without candidates, and the
+    errors of :func:`make_scorers` and :func:`run_stage`.
     """
     files = files or RowFiles(workspace)
     for split in settings.configs.splits:
         files.name_rows(workspace.scored(split))
     inputs = _inputs(settings, files)
-    _require_inputs(inputs, workspace)
+    if not inputs and not workspace.candidates.exists():
+        raise MissingError("there are no candidates to score", "run: lsdata configs")
     with ScoreCache(workspace.score_cache) as cache:
         if scorers is None:
             scorers = make_scorers(ScorerDeps.of_run(settings, workspace, cache, trusted, spend))
@@ -178,20 +188,10 @@ def run_scoring(
             total.details["converted"] = dict(converted)
             _count_work(total, service)
     prune_moved(files)
-    _write_score_manifest(settings, trusted, files, total)
-    return total
-
-
-def _write_score_manifest(settings: Settings, trusted: frozenset[str], files: RowFiles, total: Summary) -> None:
-    workspace = files.workspace
     outputs = workspace.scored_files()
     total.outputs = [str(path) for path in outputs]
     write_manifest(score_files(settings, workspace, trusted), workspace.root, outputs, total, facts=files.facts())
-
-
-def _require_inputs(inputs: Mapping[Split, SplitInputs], workspace: Workspace) -> None:
-    if not inputs and not workspace.candidates.exists():
-        raise MissingError("there are no candidates to score", "run: lsdata configs")
+    return total
 
 
 def _settled(improver: Improver, paths: Sequence[Path], files: RowFiles) -> JsonObject:
@@ -207,7 +207,7 @@ def _count_work(total: Summary, service: ScoringService) -> None:
     total.count(total_usage(service.scorers))
     scored = max(service.counts.scored.values(), default=0)
     total.details |= service.counts.to_dict()
-    # What models were asked for, where a scorer counts it.
+    # Only some scorers count the work of their model.
     total.details["model_work"] = {
         scorer.name: dict(counts) for scorer in service.scorers if (counts := getattr(scorer, "counts", None))
     }
@@ -271,7 +271,8 @@ def _is_short(line: Line) -> bool:
 
 
 def _refreshed(row: ConfigRow, line: Line) -> Line:
-    """The line with what its row is now. Only the config decides the sound; its title, palettes and thoughts may change."""
+    """Return the line with the current values of its row. The config determines the sound; title, palettes and thoughts may
+    have changed."""
     carried = _carried(row)
     candidates = list(row.config_candidates)
     if line.get("candidate_origins"):
@@ -374,7 +375,7 @@ def _fingerprint(name: str, needs: ScorerDeps) -> str:
     try:
         return make_scorer(name, needs).fingerprint
     except LsdataError as error:
-        # Freshness is checked before it is known whether the scorer can run; the run itself raises.
+        # Freshness is also checked for a scorer that cannot run; the run itself raises the error.
         return f"unavailable: {error.message}"
 
 
@@ -391,7 +392,7 @@ class SplitInputs:
         return len(self.generated) + len(self.put_there)
 
     def read(self, split: Split, files: RowFiles) -> Iterator[ConfigRow]:
-        """The newest line of each row, one at a time."""
+        """Yield the newest line of each row."""
         candidates, scored = files.candidates, files.scored(split)
         for line in candidates.lines(self.generated):
             yield typed_row({**line, "split": split}, ConfigRow, f"{candidates.path}: row {line['row_id']}")
@@ -399,16 +400,11 @@ class SplitInputs:
             given = {**line, "split": line.get("split") or split, FROM_ELSEWHERE: True}
             row = typed_row(given, ScoredRow, f"{scored.path}: row {line['row_id']}")
             if row.candidate_origins:
-                row = _before_search(row)
+                # An earlier search added candidates.
+                own = {"config_candidates": model_candidates(row), "candidate_origins": [], "search": None}
+                row = row.model_copy(update=own)
             # In a row with a config and no candidates, the config is the only candidate.
             yield row if row.config_candidates else row.model_copy(update={"config_candidates": [row.config_payload]})
-
-
-def _before_search(row: ScoredRow) -> ScoredRow:
-    """The row without the candidates that an earlier search added."""
-    pairs = zip(row.config_candidates, row.candidate_origins, strict=True)
-    own = [candidate for candidate, origin in pairs if origin == "model"]
-    return row.model_copy(update={"config_candidates": own, "candidate_origins": [], "search": None})
 
 
 def _inputs(settings: Settings, files: RowFiles) -> dict[Split, SplitInputs]:
@@ -429,12 +425,12 @@ def _inputs(settings: Settings, files: RowFiles) -> dict[Split, SplitInputs]:
 
 
 def count_inputs(settings: Settings, files: RowFiles) -> int:
-    """How many rows scoring would take. Raises :class:`InputError` for a row that cannot be read."""
+    """Return the number of rows to score. Raises :class:`InputError` for a row that cannot be read."""
     return sum(map(len, _inputs(settings, files).values()))
 
 
 def _noting(rows: Iterator[ConfigRow], converted: Counter[str]) -> Iterator[ConfigRow]:
-    """The rows; what had to be changed in their configs is counted."""
+    """Yield the rows, and count the conversions of their configs."""
     for row in rows:
         converted.update(row.converted)
         yield row

@@ -49,8 +49,8 @@ class ScoreCache(Closing):
             _make_tables(self._db)
 
     def vector(self, kind: str, key: str, size: int | None = None) -> NDArray[np.float32] | None:
-        """The vector that was kept, or None; one that damage has reached counts as missing, and so does one that is not of
-        this size, or of that of most vectors of its kind."""
+        """Return the stored vector, or None. A damaged vector counts as missing, and so does one that does not have ``size``
+        numbers (by default, the size of most vectors of its kind)."""
         found = self._read("SELECT vector FROM vectors WHERE kind = ? AND key = ?", kind, key)
         if found is None or not isinstance(found[0], bytes) or not found[0] or len(found[0]) % 4:
             return None
@@ -59,7 +59,7 @@ class ScoreCache(Closing):
         return vector if whole else None
 
     def _size_of(self, kind: str) -> int:
-        """Numbers in most vectors of a kind of which there is one."""
+        """Return the size of most vectors of a kind; the cache must contain one."""
         if kind not in self._sizes:
             [found] = self._read(
                 "SELECT length(vector) FROM vectors WHERE kind = ? GROUP BY length(vector) ORDER BY count(*) DESC", kind
@@ -72,7 +72,7 @@ class ScoreCache(Closing):
         self._write("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", (kind, key, blob))
 
     def score(self, scorer: str, sound: str, vibe: str) -> Score | None:
-        """The score that was kept, or None; one that damage has reached counts as missing."""
+        """Return the stored score, or None; a damaged one counts as missing."""
         found = self._read(
             "SELECT final_score, parts FROM scores WHERE scorer = ? AND sound = ? AND vibe = ?",
             scorer,

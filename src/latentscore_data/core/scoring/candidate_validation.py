@@ -29,18 +29,18 @@ def validate_candidate(payload: Mapping[str, Any] | None) -> dict[str, float]:
 
 
 def is_playable(payload: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
-    """True for a payload whose config has all fields, with labels they may have."""
+    """Return True for a payload whose config has all fields with valid labels."""
     return payload is not None and fits(MusicConfigPrompt, payload.get("config"))
 
 
 def validate_candidates(payloads: Sequence[Mapping[str, Any] | None]) -> dict[str, list[float]]:
-    """The checks of all candidates, a list for each check."""
+    """Return the results of all candidates, as a list for each check."""
     checked = [validate_candidate(payload) for payload in payloads]
     return {name: [check[name] for check in checked] for name in CHECKS}
 
 
 def pick_winner(scores: Sequence[float | None]) -> int | None:
-    """Index of the highest score, the first of equals; None when nothing could be scored."""
+    """Return the index of the highest score, the first one of equal scores; None without scores."""
     known = [(score, -index) for index, score in enumerate(scores) if score is not None]
     return -max(known)[1] if known else None
 

@@ -30,6 +30,7 @@ from latentscore.files import read_whole
 from latentscore.seeds import digest
 from latentscore_data.core.base.errors import InputError, MissingError, one_line, require
 from latentscore_data.core.base.settings import ScoringSettings
+from latentscore_data.core.base.weights import fetched_file
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.deps import ScorerDeps, ScorerKind
 from latentscore_data.core.scoring.types import Outcome, Score, Scorer, Unscored, Vectors
@@ -44,7 +45,7 @@ SAMPLE_RATE = 48_000
 WINDOW = 10 * SAMPLE_RATE
 HOP = 5 * SAMPLE_RATE
 QUIET = 10 ** (-60 / 20)
-"""Windows with a root mean square below -60 dBFS say nothing about the piece and are left out."""
+"""Windows with a root mean square below -60 dBFS are left out."""
 
 BATCH_WINDOWS = 8
 THREADS = 2
@@ -69,19 +70,19 @@ _HUB_FILES = ("config.json", "model.safetensors", "preprocessor_config.json", "t
 
 
 class Backend(Protocol):
-    """Runs a CLAP model: windows of 10 s and texts in, one vector of the joint space each out."""
+    """Runs a CLAP model, which converts windows of 10 s and texts to vectors of a joint space."""
 
     def audio(self, windows: Windows) -> Vectors:
-        """Up to BATCH_WINDOWS windows, shape (n, 480000) in [-1, 1], to (n, dim); the model sees one shape whatever n is."""
+        """Convert up to BATCH_WINDOWS windows, shape (n, 480000) in [-1, 1], to (n, dim). The batch is padded to one shape."""
         ...
 
     def text(self, text: str) -> Vectors:
-        """To (dim,)."""
+        """Convert a text to a vector of shape (dim,)."""
         ...
 
 
 class ClapScorer:
-    """Scores by CLAP. The model is loaded by :meth:`prepare`, at the latest when it is first needed.
+    """Scores by CLAP. The model is loaded by :meth:`prepare`, or at its first use.
 
     Parts: ``similarity`` = cos(audio, text), ``audio_bad`` = cos(audio, bad), ``text_bad`` = cos(text, bad) and ``penalty``. Each in
     [-1, 1], so the score is in [-3, 1]. Raises :class:`MissingError` where the extra or the weights are missing and
@@ -105,9 +106,8 @@ class ClapScorer:
         self._cache = cache
         self._backend: Backend | None = None
         self._texts: dict[str, Vectors] = {}
-        self._bad: Vectors | None = None
         self.counts: Counter[str] = Counter()
-        """Windows, sounds, texts and bad-sound vectors that the model was asked for; what came from the cache is not in it."""
+        """Numbers of windows, sounds, texts and bad-sound vectors that the model computed, without those from the cache."""
 
     def prepare(self) -> None:
         """Load the model and check that it can distinguish texts, before any rendering."""
@@ -127,7 +127,7 @@ class ClapScorer:
         return outcomes
 
     def embed(self, audios: Sequence[Audio]) -> Sequence[Vectors | Unscored]:
-        """The normalised mean of the windows' unit vectors for each sound; a reason where every window is quiet."""
+        """Return for each sound the normalized mean of its windows' unit vectors, or a reason if all windows are quiet."""
         windows = [cut(audio) for audio in audios]
         flat = [window for some in windows for window in some]
         if not flat:
@@ -156,36 +156,31 @@ class ClapScorer:
         """Unit vectors of windows."""
         self.prepare()
         assert self._backend is not None
-        vectors: list[Vectors] = []
+        starts = range(0, len(windows), BATCH_WINDOWS)
         with running():
-            for start in range(0, len(windows), BATCH_WINDOWS):
-                vectors.append(self._backend.audio(windows[start : start + BATCH_WINDOWS]))
+            vectors = [self._backend.audio(windows[start : start + BATCH_WINDOWS]) for start in starts]
         self.counts["windows"] += len(windows)
         return unit(np.concatenate(vectors))
 
     def _text(self, text: str) -> Vectors:
-        known = self._texts.get(text)
-        if known is None and self._cache is not None:
-            known = self._cache.vector(self._text_kind, digest(text))
-        if known is None:
-            known = self._ask_text(text)
-            self.counts["texts"] += 1
-            if self._cache is not None:
-                self._cache.keep_vector(self._text_kind, digest(text), known)
-        self._texts[text] = known
-        return known
+        return self._stored("texts", digest(text), lambda: self._ask_text(text))
 
     def _bad_sound(self) -> Vectors:
-        if self._bad is None:
-            key = digest("bad sound", *BAD_SOUND)
-            known = self._cache.vector(self._text_kind, key) if self._cache is not None else None
-            if known is None:
-                known = unit(np.mean([self._ask_text(text) for text in BAD_SOUND], axis=0))
-                self.counts["bad_sound"] += 1
-                if self._cache is not None:
-                    self._cache.keep_vector(self._text_kind, key, known)
-            self._bad = known
-        return self._bad
+        key = digest("bad sound", *BAD_SOUND)
+        return self._stored("bad_sound", key, lambda: unit(np.mean([*map(self._ask_text, BAD_SOUND)], axis=0)))
+
+    def _stored(self, what: str, key: str, compute: Callable[[], Vectors]) -> Vectors:
+        """Return the vector from memory or the cache, or compute, count and store it."""
+        known = self._texts.get(key)
+        if known is None and self._cache is not None:
+            known = self._cache.vector(self._text_kind, key)
+        if known is None:
+            known = compute()
+            self.counts[what] += 1
+            if self._cache is not None:
+                self._cache.keep_vector(self._text_kind, key, known)
+        self._texts[key] = known
+        return known
 
     def _ask_text(self, text: str) -> Vectors:
         self.prepare()
@@ -202,7 +197,7 @@ def _compare(audio: Vectors, text: Vectors, bad: Vectors) -> Score:
 
 
 def _cosine(a: Vectors, b: Vectors) -> float:
-    """Of unit vectors; summed exactly, so that no library's choice of blocks shows in the last digit."""
+    """Return the cosine of unit vectors, with an exact sum, so that the last digit does not depend on a library's blocks."""
     return math.fsum(float(x) * float(y) for x, y in zip(a, b, strict=True))
 
 
@@ -212,7 +207,7 @@ def unit(vectors: Vectors) -> Vectors:
 
 
 def cut(audio: Audio) -> list[Windows]:
-    """Windows of exactly 10 s, 5 s apart, mono at 48 kHz, through int16 as in training; quiet ones are left out.
+    """Return windows of exactly 10 s, 5 s apart, mono at 48 kHz, quantized to int16 as in training, without quiet ones.
 
     The last window ends where the sound ends, so only the overlap is embedded twice. A sound below 10 s is
     repeated as often as it fits, and the rest is silence.
@@ -240,7 +235,7 @@ def _filled(window: Windows) -> Windows:
 
 
 def refuse_collapsed(backend: Backend) -> None:
-    """Raises :class:`InputError` for a text tower that maps everything to nearly the same place."""
+    """Raise :class:`InputError` for a text tower that maps all texts to nearly the same vector."""
     vectors = np.stack([unit(backend.text(caption)) for caption in UNRELATED])
     alike = vectors @ vectors.T
     mean = float(alike[np.triu_indices(len(vectors), 1)].mean())
@@ -253,8 +248,8 @@ def refuse_collapsed(backend: Backend) -> None:
 
 @contextlib.contextmanager
 def running() -> Iterator[None]:
-    """Around all that a model does: the same number of threads each time, since how a sum is split decides how it is rounded,
-    and what libraries print goes to stderr, since stdout may belong to a JSON document."""
+    """Context manager for all work of a model. It fixes the number of threads, because rounding depends on how a sum is split,
+    and sends output of libraries to stderr, because stdout may be a JSON document."""
     import torch
 
     before = torch.get_num_threads()
@@ -295,21 +290,17 @@ def clap_missing(settings: ScoringSettings) -> MissingError | None:
 
 
 def clap_folder(model: str) -> Path | None:
-    """Where the model's files are: the folder named, or what was fetched of a hub model before. Never asks the network."""
+    """Return the folder of the model: the named folder, or that of a fetched hub model; None without one. Makes no network
+    calls."""
     if Path(model).is_dir():
         return Path(model)
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        found = try_to_load_from_cache(model, "config.json")
-    except HFValidationError:
-        return None
-    return Path(found).parent if isinstance(found, str) else None
+    found = fetched_file(model, "config.json")
+    return found.parent if found is not None else None
 
 
 def _open_transformers(settings: ScoringSettings) -> tuple[Callable[[], Backend], str]:
-    """(how to load the model, what its weights are); refuses what is not a whole CLAP model in safetensors."""
+    """Return a function that loads the model, and the hash of its weights. Raises :class:`InputError` unless they are a whole
+    CLAP model in safetensors."""
     folder = clap_folder(settings.clap_model)
     assert folder is not None
     weights = folder / "model.safetensors"
@@ -324,7 +315,7 @@ def _open_transformers(settings: ScoringSettings) -> tuple[Callable[[], Backend]
 
 
 def refuse_unsafe(weights: Path) -> None:
-    """Raises :class:`InputError` unless the file is safetensors, whole, and has both towers of CLAP."""
+    """Raise :class:`InputError` unless the file is a whole safetensors file with both towers of CLAP."""
     from safetensors import SafetensorError, safe_open
 
     with weights.open("rb") as file:
@@ -350,7 +341,7 @@ def refuse_unsafe(weights: Path) -> None:
 
 
 def weights_digest(path: Path) -> str:
-    """SHA-256 of the file; the hub's own where it was fetched from there, which names the blob by it."""
+    """Return the SHA-256 of the file. For a file from the hub, it is the name of the blob."""
     blob = path.resolve().name
     if path.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", blob):
         return blob
@@ -398,7 +389,7 @@ class TransformersClap:
         # Padded with silence, because rounding depends on the shape of the batch.
         mels = torch.zeros((BATCH_WINDOWS, *features["input_features"].shape[1:]), dtype=torch.float32)
         mels[: len(windows)] = features["input_features"]
-        # No window is longer than the model takes. The library marks one of a batch as longer at random all the same.
+        # No window is longer than the model's input, but the library marks a random one of each batch as longer.
         is_longer = torch.zeros((BATCH_WINDOWS, 1), dtype=torch.bool)
         return self._model.get_audio_features(mels, is_longer=is_longer).pooler_output[: len(windows)].numpy()
 
@@ -417,7 +408,7 @@ def _open_laion(settings: ScoringSettings) -> tuple[Callable[[], Backend], str]:
 
 
 def refuse_unreadable(path: Path) -> None:
-    """Raises :class:`InputError` for a checkpoint whose archive is not whole."""
+    """Raise :class:`InputError` for a checkpoint whose archive is truncated."""
     with path.open("rb") as file:
         head = file.read(4)
     if head == b"PK\x03\x04":
@@ -428,7 +419,7 @@ def refuse_unreadable(path: Path) -> None:
 
 
 def read_checkpoint(path: Path, trusted_sha256: str | None) -> dict[str, torch.Tensor]:
-    """The tensors of a .pt checkpoint, loaded without running code from it.
+    """Return the tensors of a .pt checkpoint, loaded without running code from it.
 
     A checkpoint that cannot be read so is refused, unless its SHA-256 is the one that the user trusts. Raises :class:`InputError`.
     """
@@ -436,7 +427,7 @@ def read_checkpoint(path: Path, trusted_sha256: str | None) -> dict[str, torch.T
 
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged archive raises nearly anything
+    except Exception as error:  # a damaged archive raises many exception types
         sha256 = weights_digest(path)
         if trusted_sha256 is None or sha256 != trusted_sha256.lower():
             raise InputError(
@@ -462,7 +453,7 @@ class LaionClap:
             import laion_clap  # pyright: ignore[reportMissingImports]
 
             self._clap = laion_clap.CLAP_Module(enable_fusion=False, device="cpu")
-        # Older checkpoints carry a buffer that newer transformers do not have.
+        # Older checkpoints contain a buffer that newer versions of transformers do not have.
         tensors.pop("text_branch.embeddings.position_ids", None)
         try:
             self._clap.model.load_state_dict(tensors)
@@ -478,7 +469,7 @@ class LaionClap:
         return self._clap.get_audio_embedding_from_data(padded, use_tensor=False)[: len(windows)]
 
     def text(self, text: str) -> Vectors:
-        # A batch of one is squeezed away by some versions, so the text goes in twice.
+        # Some versions squeeze a batch of one, so the text is passed twice.
         return self._clap.get_text_embedding([text, text], use_tensor=False)[0]
 
 

@@ -1,4 +1,4 @@
-"""Texts and rendered sounds in CLAP's one space, for the baseline that looks up the nearest sound."""
+"""Texts and rendered sounds in CLAP's joint space, for the baseline that looks up the nearest sound."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class ClapIndex:
         self.fingerprint = f"{self._clap.embedding_fingerprint}:{settings.seconds:g}:{settings.seed}"
 
     def texts(self, vibes: Sequence[str]) -> Floats:
-        """Unit vectors, shape (vibes, dim)."""
+        """Return unit vectors, shape (vibes, dim)."""
         return self._clap.embed_texts(vibes)
 
     def sounds(self, payloads: Sequence[Mapping[str, Any]]) -> Floats:
-        """Unit vectors of the rendered payloads, shape (payloads, dim); zeros for what makes no sound."""
+        """Return unit vectors of the rendered payloads, shape (payloads, dim); zeros for a payload without a sound."""
         with ScoringService(
             [self._clap], self._settings, self._cache, make_renderer=partial(LocalRenderer, render=self._render)
         ) as service:

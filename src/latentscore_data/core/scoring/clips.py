@@ -27,14 +27,14 @@ MP3_COMPRESSION = 0.7
 
 @dataclass(frozen=True)
 class Clip:
-    """A sound as the page has it, made where it was rendered: the bytes of its files (Base64 in JSON), and its waveform."""
+    """A sound for a page, encoded by the renderer: the bytes of its files (Base64 in JSON), and its waveform."""
 
     mp3: Base64Bytes
     peaks: str
     flac: Base64Bytes | None = None
 
     def write(self, path: Path) -> None:
-        """The MP3 at ``path``, a FLAC beside it."""
+        """Write the MP3 to ``path``, and a FLAC beside it."""
         replace_bytes(path, [self.mp3])
         if self.flac is not None:
             replace_bytes(path.with_suffix(".flac"), [self.flac])
@@ -45,13 +45,13 @@ def make_clip(audio: Audio, *, keep_flac: bool = False) -> Clip:
 
 
 def write_mp3(path: Path, audio: Audio) -> None:
-    """The audio as MP3, which every phone plays, in one move. An existing file is left as it is."""
+    """Write the audio as MP3, atomically. An existing file is not changed."""
     if not path.exists():
         replace_bytes(path, [mp3_bytes(audio)])
 
 
 def write_flac(path: Path, audio: Audio) -> None:
-    """The audio as 24-bit FLAC, in one move. An existing file is left as it is."""
+    """Write the audio as 24-bit FLAC, atomically. An existing file is not changed."""
     if not path.exists():
         replace_bytes(path, [flac_bytes(audio)])
 
@@ -65,7 +65,7 @@ def flac_bytes(audio: Audio) -> bytes:
 
 
 def sound_bytes(audio: Audio, kind: str, subtype: str, **options: Any) -> bytes:
-    """A whole sound file with the audio's tags, in libsndfile's names of format and sample type."""
+    """Return a sound file with the audio's tags; format and sample type have libsndfile's names."""
     buffer = io.BytesIO()
     encode(
         buffer, [audio.samples], audio.sample_rate, kind, subtype, file_tags("the sound", kind, audio.tags), **options
@@ -74,7 +74,7 @@ def sound_bytes(audio: Audio, kind: str, subtype: str, **options: Any) -> bytes:
 
 
 def without_tags(mp3: bytes) -> bytes:
-    """An MP3 without its ID3 tags, of version 2 at its beginning and of version 1 at its end."""
+    """Return an MP3 without its ID3 tags (version 2 at the beginning, version 1 at the end)."""
     if mp3[:3] == b"ID3" and len(mp3) > 10:
         size = 0
         for byte in mp3[6:10]:
@@ -84,7 +84,7 @@ def without_tags(mp3: bytes) -> bytes:
 
 
 def waveform(audio: Audio) -> str:
-    """One letter of :data:`ALPHABET` per bar: the loudest sample of that stretch, on a square-root scale."""
+    """Return one letter of :data:`ALPHABET` per bar: the loudest sample in its time, on a square-root scale."""
     edges = np.linspace(0, len(audio.samples), PEAKS + 1).astype(int)
     loudest = np.abs(audio.samples).max(axis=1)
     peaks = np.array([loudest[a:b].max() if b > a else 0.0 for a, b in itertools.pairwise(edges)])

@@ -58,7 +58,7 @@ class CustomScorer:
         self._pool: WorkerPool | None = None
 
     def check(self) -> None:
-        """Raises :class:`InputError` unless the user named this scorer."""
+        """Raise :class:`InputError` unless the user named this scorer."""
         if not self._trusted:
             raise InputError(
                 f"the scorer {self.name} comes from a settings file, and its code would run",
@@ -66,7 +66,7 @@ class CustomScorer:
             )
 
     def prepare(self) -> None:
-        """Load the function in its process. Raises :class:`InputError` when it cannot be loaded."""
+        """Load the function in its process. Raises :class:`InputError` if it cannot be loaded."""
         self.check()
         if self._pool is None:
             self._pool = WorkerPool(
@@ -148,7 +148,7 @@ FULL = ("vibe", "config", "audio")
 
 
 def parameters_of(fn: Callable[..., Any]) -> tuple[str, ...]:
-    """What a scorer is called with: (vibe, config, audio) where it takes three arguments, of two (vibe, audio).
+    """Return the names of a scorer's arguments: (vibe, config, audio), or (vibe, audio) for two parameters.
 
     The second of two is the config where it is called so. Raises :class:`TypeError` for a function that takes neither.
     """
@@ -165,7 +165,7 @@ def parameters_of(fn: Callable[..., Any]) -> tuple[str, ...]:
 
 
 def as_score(value: Any) -> tuple[float, dict[str, float]]:
-    """(final score, parts) of what a scorer returned. Raises :class:`NotAScore`."""
+    """Convert the result of a scorer to (final score, parts). Raises :class:`NotAScore`."""
     if isinstance(value, Mapping):
         if "final_score" not in value:
             raise NotAScore("it returned a dict without final_score")
@@ -185,7 +185,7 @@ def _number(value: Any, saying: str) -> float:
 
 
 def _source_file(where: str) -> Path | None:
-    """The file that ``path/to/file.py`` or ``some.module`` stands for, found without running any of it."""
+    """Return the file of ``path/to/file.py`` or ``some.module``, without running its code."""
     if where.endswith(".py"):
         path = Path(where).expanduser().resolve()
         return path if path.is_file() else None

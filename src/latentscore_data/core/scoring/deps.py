@@ -15,7 +15,7 @@ from latentscore_data.core.scoring.types import Scorer
 
 @dataclass(frozen=True)
 class ScorerDeps:
-    """What scorers may use beyond their own settings, and what a kind of scorer says of itself."""
+    """The dependencies of scorers beyond their own settings."""
 
     scoring: ScoringSettings
     llm: LLMSettings = field(default_factory=LLMSettings)
@@ -26,7 +26,7 @@ class ScorerDeps:
     ledger: Path | None = None
     """The ledger for the judge's costs."""
     spend: SpendTracker = field(default_factory=SpendTracker)
-    """What the run has spent, which counts towards its cap."""
+    """The run's spending, which counts towards its cap."""
 
     @classmethod
     def of_run(
@@ -37,7 +37,7 @@ class ScorerDeps:
         trusted: frozenset[str] = frozenset(),
         spend: SpendTracker | None = None,
     ) -> ScorerDeps:
-        """What the scorers of a run use, with the answer cache and the ledger of its workspace."""
+        """Return the dependencies of a run, with the answer cache and the ledger of its workspace."""
         kept = workspace.llm_cache, workspace.ledger
         return cls(settings.scoring, settings.llm, cache, trusted, *kept, spend or SpendTracker())
 
@@ -52,7 +52,7 @@ class ScorerKind:
     usual: str = ""
 
     def make(self, name: str, deps: ScorerDeps) -> Scorer:
-        """Return the scorer of that name. Cheap; raises :class:`InputError` or :class:`MissingError`."""
+        """Return the scorer with this name, without loading a model. Raises :class:`InputError` or :class:`MissingError`."""
         raise NotImplementedError
 
     def remote_blocker(self, name: str, scoring: ScoringSettings) -> str | None:
@@ -60,5 +60,5 @@ class ScorerKind:
         return f"{name} is code on this machine, which Modal cannot read"
 
     def plan(self, name: str, pairs: int, deps: ScorerDeps) -> Plan | None:
-        """The calls and cost of scoring that number of pairs; None for a scorer without calls."""
+        """Return the calls and cost of scoring that number of pairs; None for a scorer without calls."""
         return None

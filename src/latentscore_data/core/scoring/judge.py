@@ -18,8 +18,9 @@ from latentscore.seeds import digest
 from latentscore_data.core.base.answerers import kind_of
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.ledger import Ledger, Usage
-from latentscore_data.core.base.loop import RETRYABLE_KINDS, NotAttempted, RowFailure
+from latentscore_data.core.base.loop import NotAttempted, RowFailure
 from latentscore_data.core.base.settings import ScoringSettings
+from latentscore_data.core.base.summary import RETRYABLE_KINDS
 from latentscore_data.core.llm.client import connect
 from latentscore_data.core.llm.plan import Plan
 from latentscore_data.core.llm.prices import costs_nothing, price_of
@@ -75,7 +76,7 @@ class JudgeScorer:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def check(self) -> None:
-        """Raises what would keep the first call from being made: an unknown model, a key that is not set."""
+        """Raise the errors that would prevent the first call, such as an unknown model or a missing key."""
         if kind_of(self.model).here:
             raise InputError(f"{self.model} does not accept sound", "name a hosted or served model that accepts sound")
         check_route(self.model, self._needs.llm)
@@ -132,7 +133,7 @@ class JudgeScorer:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def close(self) -> None:
-        """Give back connections and files."""
+        """Close connections and files."""
         if self._loop is None:
             return
         if self._llm is not None:
@@ -143,7 +144,7 @@ class JudgeScorer:
 
 
 def wav_bytes(audio: Audio) -> bytes:
-    """Mono, 16 bits, 24 kHz."""
+    """Return the audio as WAV: mono, 16 bits, 24 kHz."""
     import soundfile
     from scipy.signal import resample_poly
 
@@ -162,7 +163,7 @@ class JudgeKind(ScorerKind):
         return f"{name} needs your key, which is not sent to other machines"
 
     def plan(self, name: str, pairs: int, deps: ScorerDeps) -> Plan | None:
-        """A rough figure, as if nothing were cached; its basis says so."""
+        """Return a rough estimate without the cache; its basis says so."""
         model = name.partition(":")[2]
         if costs_nothing(model, deps.llm):
             return None

@@ -30,7 +30,7 @@ CUSTOM = CustomKind()
 
 
 def kind_of(name: str) -> ScorerKind:
-    """The kind of the scorer of that name. Raises :class:`InputError` for a name that is none."""
+    """Return the kind of the scorer with this name. Raises :class:`InputError` for an unknown name."""
     kind = SCORERS.get(name.partition(":")[0])
     if kind is not None:
         return kind
@@ -42,7 +42,7 @@ def kind_of(name: str) -> ScorerKind:
 
 
 def make_scorer(name: str, deps: ScorerDeps) -> Scorer:
-    """The scorer of that name.
+    """Return the scorer with this name.
 
     Raises :class:`InputError` for a name that is none, :class:`MissingError` where weights, an extra or a key is missing.
     """
@@ -52,7 +52,7 @@ def make_scorer(name: str, deps: ScorerDeps) -> Scorer:
 
 
 def make_scorers(deps: ScorerDeps) -> list[Scorer]:
-    """The scorers of the settings, in order; the first one chooses.
+    """Return the scorers of the settings, in order; the first one selects the winner.
 
     Raises what :func:`make_scorer` raises, and what would keep one of them from scoring: a key that is not set, a custom scorer
     that nobody trusted. Loads no model.
@@ -67,7 +67,7 @@ def make_scorers(deps: ScorerDeps) -> list[Scorer]:
 
 
 def prepare(scorer: Scorer) -> None:
-    """Get a scorer ready, before any work is done for it."""
+    """Load what a scorer needs, before any work is done for it."""
     _call(scorer, "check")
     _call(scorer, "prepare")
 
@@ -93,13 +93,13 @@ def _call(scorer: Scorer, method: str) -> None:
 
 
 def scorer_names(settings: ScoringSettings) -> list[str]:
-    """The scorers of the settings in order, each once, with ``auto`` resolved."""
+    """Return the names of the settings' scorers in order, each once, with ``auto`` resolved."""
     names = [resolve_auto(settings)[0] if name == "auto" else name for name in settings.scorers]
     return list(dict.fromkeys(names))
 
 
 def resolve_auto(settings: ScoringSettings) -> tuple[str, str]:
-    """(scorer, why) for ``auto``: clap when it can run, else acoustic. Imports nothing heavy."""
+    """Return (scorer, reason) for ``auto``: clap if it can run, otherwise acoustic. Imports no heavy library."""
     missing = clap_missing(settings)
     if missing is None:
         return "clap", "CLAP and its weights are installed"
@@ -107,7 +107,7 @@ def resolve_auto(settings: ScoringSettings) -> tuple[str, str]:
 
 
 def scorer_plans(pairs: int, deps: ScorerDeps) -> list[Plan]:
-    """The plan of the paid scorers of the settings for that number of pairs."""
+    """Return the plans of the settings' paid scorers for that number of pairs."""
     plans = (kind_of(name).plan(name, pairs, deps) for name in scorer_names(deps.scoring))
     return [plan for plan in plans if plan is not None]
 

@@ -1,6 +1,6 @@
-"""Rendering candidates: the protocol of a renderer, the one that uses this machine's processes, and what each process does.
+"""Rendering candidates: the protocol of renderers, the renderer for this machine, and the work of its processes.
 
-A renderer turns a config into sound and, for the scorers that allow it, into vectors. A renderer elsewhere may score as well.
+A renderer converts a config to sound and, for scorers that support it, to vectors. A remote renderer may also score.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ SLOW_START_SECONDS = 4.0
 SLOW_START = (
     "starting the renderers; the first start on a machine compiles the sound loops, which takes about ten seconds"
 )
-"""Said when no sound has come by then."""
+"""Printed if there is no sound after ``SLOW_START_SECONDS``."""
 
 SILENCE_PEAK = 10 ** (-60 / 20)
 """A piece whose loudest sample is below -60 dBFS is silent."""
 
 Render = Callable[..., Audio]
-"""``latentscore.render`` or something that is called like it: ``render(config, seconds=, seed=, sample_rate=)``."""
+"""``latentscore.render``, or a function with the same arguments: ``render(config, seconds=, seed=, sample_rate=)``."""
 
 Embed = Callable[[Audio], Vectors]
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """One rendered config: vectors by scorer, the audio (or a clip of it) where it was asked for, or why there is none.
+    """One rendered config: vectors by scorer, and the audio (or a clip of it) if requested; or the failure.
 
     ``scores`` holds (outcomes by scorer, seconds) by vibe, from a renderer that also scores.
     """
@@ -62,7 +62,7 @@ class Rendered:
 
 @dataclass(frozen=True)
 class RenderRequest:
-    """A config to render. ``key`` names its sound; ``vibes`` are compared with it and may grow until the request is sent."""
+    """A config to render. ``key`` identifies its sound. ``vibes`` are compared with it; more may be added until it is sent."""
 
     key: str
     config: Mapping[str, Any]
@@ -74,15 +74,15 @@ class Renderer(Protocol):
     """Renders configs, several at once."""
 
     workers: int
-    """Configs that are rendered at the same time."""
+    """Number of configs that are rendered at the same time."""
     at_once: int
-    """Requests that keep it busy and still fit in memory."""
+    """Number of requests that keep it busy and still fit in memory."""
     scores: bool
-    """True when what it renders comes back scored."""
+    """True if it also scores what it renders."""
 
     def submit(self, request: RenderRequest) -> Future[Rendered]:
-        """The rendered config, later. A config that cannot be rendered is a failure inside it; the future raises
-        :class:`WorkerFailure` for a process that failed and :class:`LsdataError` for what ends the run."""
+        """Return the future of the rendered config. A config that cannot be rendered is a failure in its result. The future
+        raises :class:`WorkerFailure` for a process that failed, and :class:`LsdataError` for an error that ends the run."""
         ...
 
     def release(self) -> None:
@@ -116,7 +116,7 @@ class LocalRenderer:
         self.workers = settings.workers or available_cores()
         self._seconds, self._seed = settings.seconds, settings.seed
         self._embedders = embedders_of(scorers)
-        # 10 s of sound take milliseconds between processes: they travel only where a scorer here needs the samples.
+        # Sending 10 s of sound between processes takes milliseconds, so it is sent only if a scorer here needs the samples.
         self._needs_audio = len(self._embedders) < len(scorers)
         # Rendered sounds wait in memory until they are scored; this keeps their number small.
         self._slots = threading.BoundedSemaphore(2 * BATCH + self.workers)
@@ -148,7 +148,7 @@ class LocalRenderer:
 
 
 def embedders_of(scorers: Sequence[Scorer]) -> dict[str, Embed]:
-    """What turns a sound into a vector in the process that rendered it, by the scorers that allow it."""
+    """Return the functions that embed a sound in the process that rendered it, by scorer; not all scorers have one."""
     return {
         scorer.name: scorer.embed_in_worker
         for scorer in scorers
@@ -157,7 +157,7 @@ def embedders_of(scorers: Sequence[Scorer]) -> dict[str, Embed]:
 
 
 def make_worker(render: Render | None) -> Callable[..., Rendered]:
-    """Called once in each rendering process; ``None`` stands for ``latentscore.render``."""
+    """Return the function for the calls of a rendering process; ``None`` stands for ``latentscore.render``."""
     if render is None:
         # There is already one process per core.
         render = partial(latentscore.render, threads=1)
@@ -185,7 +185,7 @@ def make_worker(render: Render | None) -> Callable[..., Rendered]:
 
 
 def sound_failure(audio: Audio) -> Unscored | None:
-    """Why the audio cannot be scored: it is empty, not finite or silent. None when it is sound."""
+    """Return why the audio cannot be scored (empty, not finite or silent); None if it can."""
     if not len(audio.samples):
         return Unscored("sound", "the audio is empty")
     peak = float(np.abs(audio.samples).max())

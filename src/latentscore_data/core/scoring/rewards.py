@@ -47,29 +47,29 @@ LEAST_PLAYABLE = 0.05
 """Minimum audio value of a config that can be rendered."""
 
 LARGEST_REWARD = 1e15
-"""The trainer takes the square of a reward in float32, where there is nothing above 3e38."""
+"""The trainer squares rewards in float32, whose largest value is 3e38."""
 
 PARTS = ("format", "schema", "audio", "title", "penalty")
 
 ScorePairs = Callable[[Sequence[tuple[str, Mapping[str, Any]]]], Sequence[float | None]]
-"""(vibe, config) pairs -> a score for each, NaN when the scorer had none, None when the config cannot be played."""
+"""(vibe, config) pairs -> a score for each; NaN if the scorer gave none, None if the config cannot be rendered."""
 
 Similarity = Callable[[Sequence[tuple[str, str]]], Sequence[float]]
 """Pairs of texts -> their similarities."""
 
 
 class Parsed(NamedTuple):
-    """An answer read as far as it can be: ``data`` is its JSON object, or None."""
+    """A parsed answer: its format value, and ``data``, its JSON object or None."""
 
     format: float
     data: Payload | None
 
 
 def read_answer(text: str) -> Parsed:
-    """The format part and the object of an answer.
+    """Return the format value and the object of an answer.
 
-    1 for one JSON object and nothing else, 0.6 when it stands in a Markdown fence, otherwise up to 0.3 by how far the
-    parser came towards a whole answer.
+    The value is 1 for one JSON object and nothing else, 0.6 for one in a Markdown fence, otherwise up to 0.3, depending on the
+    position of the first syntax error.
     """
     bare = text.strip()
     data, reached = _load(bare)
@@ -82,9 +82,9 @@ def read_answer(text: str) -> Parsed:
 
 
 def read_line(line: str) -> Parsed:
-    """The format part of a line of labels, and a payload of its config alone.
+    """Return the format value of a line of labels, and a payload with its config only.
 
-    1 for as many words as there are fields, with one blank between them; otherwise up to 0.3, by how near their number is.
+    The value is 1 for one word per field, separated by single spaces; otherwise up to 0.3, depending on the number of words.
     """
     words = line.strip().split(" ")
     data = {"config": labels_of(line)}
@@ -94,9 +94,9 @@ def read_line(line: str) -> Parsed:
 
 
 def _inside_fence(text: str) -> str:
-    """What a Markdown fence holds when it is all there is, else nothing.
+    """Return the content of a Markdown fence if the text is one; otherwise an empty text.
 
-    Without a regular expression: answers that wander are to be expected, and some would keep one busy for minutes.
+    It uses no regular expression, because a long malformed answer could take one minutes.
     """
     if not (text.startswith("```") and text.endswith("```")):
         return ""
@@ -106,7 +106,7 @@ def _inside_fence(text: str) -> str:
 
 
 def _load(text: str) -> tuple[Payload | None, int]:
-    """(the object, 0), or (None, the position at which it stopped being one)."""
+    """Return (the object, 0), or (None, the position of the first syntax error)."""
     if not text.startswith("{"):
         return None, 0
     try:
@@ -123,7 +123,7 @@ def _refuse_constant(name: str) -> float:
 
 
 def schema_part(data: Mapping[str, Any] | None, palette_count: int = PALETTE_COUNT) -> float:
-    """The share of the fields and palettes that are present and valid, minus 0.05 for each unknown key; at least 0."""
+    """Return the share of the fields and palettes that are present and valid, minus 0.05 for each unknown key; at least 0."""
     if data is None:
         return 0.0
     raw_config, raw_palettes = data.get("config"), data.get("palettes")
@@ -140,18 +140,18 @@ def schema_part(data: Mapping[str, Any] | None, palette_count: int = PALETTE_COU
 
 
 def _is_label(value: Any, labels: Sequence[Any]) -> bool:
-    # True == 1 in Python, and a switch is not a number here.
+    # In Python True == 1, but a switch is not a number.
     return any(type(value) is type(label) and value == label for label in labels)
 
 
 def playable(data: Mapping[str, Any] | None) -> Payload | None:
-    """The config of an answer when it is valid as a whole; the rest of the answer does not matter for its sound."""
+    """Return the config of an answer if it is completely valid, otherwise None. The rest of the answer may be invalid."""
     config = (data or {}).get("config")
     return cast(JsonObject, config) if isinstance(config, dict) and fits(MusicConfigPrompt, config) else None
 
 
 def audio_part(score: float | None, low: float, high: float) -> float:
-    """A scorer's value mapped from ``low``..``high`` (its 5th and 95th percentile on the data) to 0.05..1.
+    """Map a scorer's value from ``low``..``high`` (its 5th and 95th percentile on the data) to 0.05..1.
 
     0 for an answer that cannot be rendered (``None``), 0.05 if the scorer had no value for it.
     """
@@ -175,14 +175,14 @@ def title_of(data: Mapping[str, Any] | None) -> str:
 
 
 def title_part(title: str, vibe: str, similarity: float) -> float:
-    """Similarity of title and vibe, times the share of the title's word pairs that are its own: copying does not pay."""
+    """Return the similarity of title and vibe, times the share of the title's word pairs that are not copied from the vibe."""
     if not title or not math.isfinite(similarity):
         return 0.0
     return min(max(similarity, 0.0), 1.0) * (1.0 - copied_share(title, vibe))
 
 
 def copied_share(title: str, vibe: str) -> float:
-    """The share of the title's word pairs (of its one word) that stand in the vibe."""
+    """Return the share of the title's word pairs that are in the vibe; for a title of one word, of its words."""
     words, source = _words(title), _words(vibe)
     if not words:
         return 1.0
@@ -192,12 +192,12 @@ def copied_share(title: str, vibe: str) -> float:
 
 
 def penalty_part(text: str, data: Mapping[str, Any] | None, longest_chars: int) -> float:
-    """Equal colours within a palette, length beyond ``longest_chars`` and repetition, together in [0, 1]."""
+    """Return the penalty for equal colours in a palette, excess length and repetition, in total in [0, 1]."""
     return min(_equal_colors(data) + min(max(len(text) / longest_chars - 1, 0.0), 1.0) + _repetition(text, data), 1.0)
 
 
 def _equal_colors(data: Mapping[str, Any] | None) -> float:
-    """The share of palettes' colours that repeat an earlier one of their palette."""
+    """Return the share of colours that repeat an earlier colour of their palette."""
     palettes = (data or {}).get("palettes")
     repeats = total = 0
     for palette in palettes[:PALETTE_COUNT] if isinstance(palettes, list) else []:
@@ -211,7 +211,7 @@ def _equal_colors(data: Mapping[str, Any] | None) -> float:
 
 
 def _repetition(text: str, data: Mapping[str, Any] | None) -> float:
-    """The share of repeated word triples: of the thinking where there is an answer, of all the text where there is none."""
+    """Return the share of repeated word triples, in ``thinking`` or, for an answer that is not JSON, in the whole text."""
     said = data.get("thinking") if data is not None else text
     grams = _ngrams(_words(said), 3) if isinstance(said, str) else []
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
@@ -234,12 +234,11 @@ class Calibration:
     high: float
     longest_chars: int
     values: int = 0
-    """How many scores ``low`` and ``high`` were measured on."""
+    """Number of scores that ``low`` and ``high`` were measured on."""
 
 
 def calibrate(scorer: str, values: Sequence[float], answers: Sequence[str]) -> Calibration:
-    """The 5th and 95th percentile of a scorer's values, and the longest answer that is not too long (1.25 x the longest
-    reference)."""
+    """Return the 5th and 95th percentile of a scorer's values, and the maximum answer length (1.25 x the longest reference)."""
     finite = [value for value in values if math.isfinite(value)]
     low, high = np.percentile(finite, [5, 95]) if finite else (0.0, 1.0)
     longest = max((len(answer) for answer in answers), default=WHOLE_ANSWER_CHARS)
@@ -248,9 +247,9 @@ def calibrate(scorer: str, values: Sequence[float], answers: Sequence[str]) -> C
 
 @dataclass
 class RewardBook:
-    """Scores answers in batches and remembers them: the trainer asks for each part of the same answers in turn.
+    """Scores answers in batches and stores the results, because the trainer requests each part of the same answers separately.
 
-    ``score_pairs`` is None when the audio part has no weight; ``similarity`` compares titles with vibes.
+    ``score_pairs`` is None if the audio part has no weight; ``similarity`` compares titles with vibes.
     """
 
     calibration: Calibration
@@ -260,7 +259,7 @@ class RewardBook:
     _known: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict, repr=False)
 
     def score(self, vibes: Sequence[str], answers: Sequence[str]) -> list[dict[str, float]]:
-        """All parts of each answer, always finite and in [0, 1]."""
+        """Return all parts of each answer, finite and in [0, 1]."""
         pairs = list(zip(vibes, answers, strict=True))
         new = list(dict.fromkeys(pair for pair in pairs if pair not in self._known))
         if new:
@@ -304,7 +303,7 @@ def _parsed(answer: str, form: str) -> Parsed:
 
 
 def part_weights(settings: GrpoSettings, form: AnswerForm = JSON) -> dict[str, float]:
-    """Weight of each part in the sum; the penalty's is negative.
+    """Return the weight of each part; that of the penalty is negative.
 
     Completions under the grammar always have the right format, and a line of labels has no title, so these weights are
     added to the audio weight, if that is above 0.
@@ -324,14 +323,14 @@ def part_weights(settings: GrpoSettings, form: AnswerForm = JSON) -> dict[str, f
 
 
 def total(parts: Mapping[str, float], settings: GrpoSettings) -> float:
-    """The reward: the weighted sum of the parts."""
+    """Return the reward, which is the weighted sum of the parts."""
     return sum(weight * parts[name] for name, weight in part_weights(settings).items())
 
 
 def finite_rewards(values: Sequence[Any]) -> list[float]:
-    """Rewards of a function that is not ours: what is no number gets one below every number there is.
+    """Convert the results of a user's reward function to finite numbers.
 
-    What is too large is made ``LARGEST_REWARD``.
+    A value that is not a number becomes 1 less than the smallest number; magnitudes are limited to ``LARGEST_REWARD``.
     """
     numbers = [_number(value) for value in values]
     floor = min((number for number in numbers if number is not None), default=0.0) - 1.0

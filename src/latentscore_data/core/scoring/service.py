@@ -53,9 +53,9 @@ WAIT_SECONDS = 0.5
 class ScoredRender:
     """The result for one (vibe, payload): for each scorer, in order, a score or the reason why there is none.
 
-    ``render_seconds`` is None where nothing had to be rendered; ``score_seconds`` is this pair's share of its batch.
-    ``failure`` says why there is no sound. ``audio`` is there when it was asked for and the config could be played;
-    a studio elsewhere sends a ``clip`` instead.
+    ``render_seconds`` is None if nothing was rendered; ``score_seconds`` is this pair's share of its batch. ``failure`` is the
+    reason if there is no sound. ``audio`` is set if it was requested and the config could be rendered; a remote service
+    returns a ``clip`` instead.
     """
 
     outcomes: dict[str, Outcome]
@@ -81,16 +81,16 @@ class Counts:
     renders: int = 0
     render_seconds: float = 0.0
     embedded: Counter[str] = field(default_factory=lambda: Counter())
-    """Sounds turned into vectors, by scorer."""
+    """Number of embedded sounds, by scorer."""
     scored: Counter[str] = field(default_factory=lambda: Counter())
     """Number of computed scores, by scorer."""
     score_seconds: float = 0.0
     cached_vectors: int = 0
     cached_scores: int = 0
     penalised: Counter[str] = field(default_factory=lambda: Counter())
-    """Scores whose parts hold a penalty above 0, by scorer."""
+    """Number of scores with a penalty above 0 among their parts, by scorer."""
     unscored: Counter[str] = field(default_factory=lambda: Counter())
-    """Reasons, counted once for each pair and scorer."""
+    """Number of missing scores by reason; each pair and scorer counts once."""
 
     def to_dict(self) -> JsonObject:
         return {
@@ -108,7 +108,7 @@ class Counts:
 
 @dataclass
 class _Pair:
-    """One (vibe, payload) on its way to its scores."""
+    """One (vibe, payload) that is being scored."""
 
     vibe: str
     config: Mapping[str, Any]
@@ -120,14 +120,13 @@ class _Pair:
     score_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        # It can no longer be cancelled (as asyncio does when a task ends early), because other pairs may need its
-        # sound.
+        # The future cannot be cancelled (as asyncio does if a task ends early), because other pairs may need its sound.
         self.future.set_running_or_notify_cancel()
 
 
 @dataclass
 class _RenderJob:
-    """One config and the pairs that wait for its sound. ``request`` is None where the cache holds all that is needed."""
+    """One config and the pairs that wait for its sound. ``request`` is None if the cache contains all that is needed."""
 
     key: str
     pairs: list[_Pair]
@@ -147,19 +146,19 @@ class _RenderJob:
 
     @property
     def embeds_here(self) -> bool:
-        """True when the sound is new and was not scored by its renderer."""
+        """True if the sound is new and was not scored by its renderer."""
         return self.rendered is not None and self.rendered.failure is None and not self.rendered.scores
 
 
 class ScoringService(Closing):
     """Renders payloads and scores them, each only once.
 
-    A sound is known by (config, seed, seconds, sample rate, renderer version): what was embedded or scored before is neither
-    rendered nor embedded again, and a config that several pairs share is rendered once. Rendering happens in
-    ``settings.workers`` processes of one thread each, scoring in one thread of this process, in batches. ``cache`` is a
-    :class:`ScoreCache`, the path of one, or None for one that lasts as long as the studio. Use it as a context manager::
+    A sound is identified by (config, seed, seconds, sample rate, renderer version). A sound that was embedded or scored before
+    is not rendered again, and a config that several pairs share is rendered once. ``settings.workers`` processes of one thread
+    each render; one thread of this process scores in batches. ``cache`` is a :class:`ScoreCache`, the path of one, or None for
+    one in memory that is closed with the service. Use it as a context manager::
 
-        with ScoringService(scorers, settings.scoring, workspace.score_cache) as studio:
+        with ScoringService(scorers, settings.scoring, workspace.score_cache) as service:
             scored = service.score_one("rain at night", payload)
     """
 
@@ -189,10 +188,10 @@ class ScoringService(Closing):
         self._scoring.start()
 
     def submit(self, vibe: str, payload: Payload | None, *, want_audio: bool = False) -> Future[ScoredRender]:
-        """The scored render of one pair, later; ``payload`` is a whole answer or its config.
+        """Return the future of one pair's scored render; ``payload`` is a whole answer or its config.
 
-        A payload that cannot be played is a reason in the scored render. The future raises only what ends a run (an
-        :class:`LsdataError`) and bugs.
+        A payload that cannot be rendered gives a reason in the scored render. The future raises only errors that end the run
+        (:class:`LsdataError`) and bugs.
         """
         pair = _Pair(vibe, config_of(payload), want_audio)
         if not pair.config:
@@ -215,7 +214,7 @@ class ScoringService(Closing):
         return self.submit(vibe, payload, want_audio=want_audio).result()
 
     def score_all(self, pairs: Iterable[tuple[str, Payload | None]]) -> list[ScoredRender]:
-        """The scored renders in the order of the pairs."""
+        """Return the scored renders in the order of the pairs, and wait for them."""
         futures = [self.submit(vibe, payload) for vibe, payload in pairs]
         return [future.result() for future in futures]
 
@@ -230,15 +229,15 @@ class ScoringService(Closing):
 
     @property
     def keeps_vectors(self) -> bool:
-        """True when the cache is a file, which the next run finds again."""
+        """True if the cache is a file, which later runs can use."""
         return self._cache.path is not None
 
     def vector(self, scorer: EmbeddingScorer, payload: Payload) -> Vectors | None:
-        """The vector of a payload's sound, shape (dim,), if it is in the cache."""
+        """Return the vector of a payload's sound, shape (dim,); None if it is not in the cache."""
         return self._cache.vector(scorer.embedding_fingerprint, self.sound_key(config_of(payload)))
 
     def close(self) -> None:
-        """End the worker processes; what has not begun is cancelled."""
+        """End the worker processes; work that has not started is cancelled."""
         if self._closed:
             return
         self._closed = True
@@ -264,14 +263,14 @@ class ScoringService(Closing):
                     self.counts.cached_vectors += 1
 
     def _render(self, key: str, pair: _Pair) -> None:
-        """Render the pair's config, or wait with those who want the same sound. Called with the lock held."""
+        """Render the pair's config, or add the pair to those that wait for the same sound. The caller holds the lock."""
         if not self._renderer.scores:
             for scorer in self.scorers:
                 prepare(scorer)
         slot = (key, pair.want_audio)
         for one in (slot, (key, True)):
-            # Who needs no audio can wait with one who does, but not with one whose scores are known: that sound may be
-            # rendered for its audio alone.
+            # A pair without audio can wait for a render with audio, but not for one whose scores are known, because that
+            # sound may be rendered only for its audio.
             if one in self._waiting and (one == slot or not self._waiting[one].pairs[0].outcomes):
                 self._waiting[one].add(pair)
                 return
@@ -309,7 +308,7 @@ class ScoringService(Closing):
                         self._renderer.release()
 
     def _next_batch(self) -> list[_RenderJob] | None:
-        """Up to BATCH sounds: what is ready, and what is being rendered if it comes soon. None at the end."""
+        """Return up to BATCH sounds: those that are ready, and those that will be within WAIT_SECONDS. None at the end."""
         first = self._to_score.get()
         if first is None:
             return None
@@ -357,11 +356,11 @@ class ScoringService(Closing):
                 self._finish(pair)
 
     def _embed(self, sounds: list[_RenderJob]) -> None:
-        """Turn each new sound into the vectors of the embedding scorers, once, and keep them."""
+        """Embed each new sound with the embedding scorers, and store the vectors."""
         for scorer in self.scorers:
             if not isinstance(scorer, EmbeddingScorer):
                 continue
-            # A sound that is rendered again, for another scorer or for its audio, keeps its known vector.
+            # A sound that is rendered again, for another scorer or for its audio, is not embedded again.
             fresh = [sound for sound in sounds if scorer.name not in sound.pairs[0].vectors]
             fresh = [sound for sound in fresh if scorer.name not in sound.pairs[0].outcomes]
             if scorer.embed_in_worker is not None:
@@ -379,7 +378,7 @@ class ScoringService(Closing):
                     self._cache.keep_vector(scorer.embedding_fingerprint, sound.key, vector)
 
     def _gather(self, batch: list[_RenderJob]) -> list[_Pair]:
-        """Everyone who waits for these sounds. Who comes later finds their vectors in the cache."""
+        """Return the pairs that wait for these sounds. Later pairs find the vectors in the cache."""
         with self._lock:
             for slot in [slot for slot, sound in self._waiting.items() if any(sound is done for done in batch)]:
                 del self._waiting[slot]
@@ -398,7 +397,7 @@ class ScoringService(Closing):
         return pairs
 
     def _take_scores(self, pair: _Pair, rendered: Rendered, key: str) -> None:
-        """What the renderer scored; a vibe that came too late for it is compared here, with the vectors in the cache."""
+        """Take the renderer's scores. A vibe that was added too late for them is scored here, with the vectors in the cache."""
         if pair.vibe not in rendered.scores:
             self._recall(pair, key)
             return
@@ -454,7 +453,7 @@ class ScoringService(Closing):
 
 
 def config_of(payload: Payload | None) -> Mapping[str, Any]:
-    """The config in a payload, or the payload itself where it is one; empty where there is none."""
+    """Return the config in a payload, or the payload if it is a config; empty if there is none."""
     if not isinstance(payload, Mapping):
         return {}
     config = payload.get("config", payload)
@@ -462,12 +461,12 @@ def config_of(payload: Payload | None) -> Mapping[str, Any]:
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
-    """SHA-256 of a config's fields, whatever their order."""
+    """Return the SHA-256 of a config's fields, independent of their order."""
     return digest(json.dumps(dict(config), sort_keys=True, separators=(",", ":"), default=str))
 
 
 def current_renderer_version() -> str:
-    """The version of the renderer: another one may give the same config another sound."""
+    """Return the version of the renderer; in another version, the same config may sound different."""
     return str(RENDERER_VERSION)
 
 
@@ -478,7 +477,7 @@ def _audio(sound: _RenderJob) -> Audio:
 
 
 def _each(name: str, items: Sequence[T], judge: Callable[[Sequence[T]], Sequence[Any]]) -> list[Any]:
-    """``judge`` over all items at once; when it raises, over each alone, so that one bad item costs one item."""
+    """Apply ``judge`` to all items at once; if it raises, to each item alone, so that only the bad item fails."""
     if not items:
         return []
     try:
@@ -496,7 +495,7 @@ def _each(name: str, items: Sequence[T], judge: Callable[[Sequence[T]], Sequence
 
 
 def _checked(name: str, outcome: object) -> Outcome:
-    """A score that is one: finite numbers, nothing else."""
+    """Return the outcome if it is a score with a finite number; otherwise the reason why not."""
     if isinstance(outcome, Unscored):
         return outcome
     if not isinstance(outcome, Score):

@@ -17,7 +17,7 @@ Vectors = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Score:
-    """How well a sound fits a vibe: ``final_score`` is unbounded and higher is better; ``parts`` are its components."""
+    """The fit of a sound and a vibe. ``final_score`` is unbounded, higher is better; ``parts`` are its components."""
 
     final_score: float
     parts: dict[str, float] = field(default_factory=dict)
@@ -33,7 +33,7 @@ it."""
 
 @dataclass(frozen=True)
 class Unscored:
-    """Why a candidate has no score.
+    """The reason why a candidate has no score.
 
     ``kind`` is ``config`` (cannot be played), ``render`` (the renderer failed), ``sound`` (silent or not finite),
     ``scorer`` (the scorer failed) or ``request`` (the scorer's model refused the request); ``reason`` is one line that repeats for the same cause, so that it can be counted.
@@ -66,13 +66,13 @@ class Scorer(Protocol):
     def score(
         self, vibes: Sequence[str], audios: Sequence[Audio], configs: Sequence[Mapping[str, Any]] = ()
     ) -> Sequence[Outcome]:
-        """One outcome per pair, in order. ``configs`` are there for scorers that want to see them."""
+        """Return one outcome per pair, in order. Most scorers do not use ``configs``."""
         ...
 
 
 @runtime_checkable
 class EmbeddingScorer(Scorer, Protocol):
-    """A scorer that turns a sound into a vector first, whatever the vibe.
+    """A scorer that first embeds a sound, independently of the vibe.
 
     The vectors are cached, so that another vibe, another wording or another run needs no new render and no new embedding.
     ``listen_in_worker`` is a module-level function from one audio to its vector that the rendering processes can run
@@ -83,9 +83,9 @@ class EmbeddingScorer(Scorer, Protocol):
     embed_in_worker: Callable[[Audio], Vectors] | None
 
     def embed(self, audios: Sequence[Audio]) -> Sequence[Vectors | Unscored]:
-        """One vector of shape (dim,), or the reason for none, per sound."""
+        """Return one vector of shape (dim,) per sound, or the reason why there is none."""
         ...
 
     def compare(self, vibes: Sequence[str], vectors: Vectors) -> Sequence[Outcome]:
-        """One outcome per vibe and row of ``vectors``."""
+        """Return one outcome per vibe and row of ``vectors``."""
         ...

@@ -16,7 +16,7 @@ from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.llm.plan import Plan
 
 if TYPE_CHECKING:
-    from latentscore_data.core.compute.types import Executor
+    from latentscore_data.core.scoring.executor import Executor
 
 STAGES = ("download", "vibes", "configs", "train", "bench", "export")
 """The stages in order. Each is the object ``STAGE`` of the module of its name in this package, which is imported when it is
@@ -70,11 +70,11 @@ def costs_nothing(settings: Settings, workspace: Workspace, behind: str = "") ->
 class Stage:
     """One stage of the chain.
 
-    ``files`` returns what it reads and what decides its result, and works before any input exists. ``preflight`` returns the
-    keys, extras, weights and values that are missing or wrong, without network or cost. ``run`` does the whole stage under the
-    lock that the caller holds. ``estimate`` returns calls and cost, None for a stage that calls no model; ``behind`` names the first stage that runs before it (empty
-    for none), whose rows are then not those that are there now. ``finished_mark`` is the file that says, in the folder of a run
-    that was started by hand, that the run is finished.
+    ``files`` returns its inputs and what determines its result; it works before any input exists. ``preflight`` returns the
+    missing or wrong keys, extras, weights and values, without network and cost. ``run`` runs the whole stage under the
+    caller's lock. ``estimate`` returns calls and cost, None for a stage that calls no model; ``behind`` names the first stage
+    that will run before it and change its rows (empty for none). ``finished_mark`` is the file that marks a finished run in
+    the folder of a run that was started by its own command.
     """
 
     name: str

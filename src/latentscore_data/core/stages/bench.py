@@ -23,15 +23,14 @@ from latentscore_data.core.bench.prepare import Compared, missing, rows_file, so
 from latentscore_data.core.bench.report import render_report
 from latentscore_data.core.bench.run import RunFiles
 from latentscore_data.core.bench.summary import RunFacts, summarise
-from latentscore_data.core.compute.estimates import RemoteJobEstimate
 from latentscore_data.core.compute.registry import make_executor
-from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.generators.registry import kind_of, make_generator, parse_sources
 from latentscore_data.core.generators.types import AnyGenerator, GeneratorDeps, SourceName
 from latentscore_data.core.llm.batches.run import BatchRun
 from latentscore_data.core.llm.plan import Plan, added_up
 from latentscore_data.core.scoring.best_of import scorer_versions
 from latentscore_data.core.scoring.deps import ScorerDeps
+from latentscore_data.core.scoring.executor import Executor, RemoteJobEstimate
 from latentscore_data.core.scoring.registry import total_usage
 from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
 from latentscore_data.core.stages.base import RunContext, Stage
@@ -43,18 +42,17 @@ from latentscore_data.core.stages.spending import (
 
 
 def hosted_sources(settings: Settings) -> list[str]:
-    """The models behind servers that are asked as sources."""
+    """Return the hosted models among the sources."""
     return [source.name for source in parse_sources(settings.bench.sources) if source.kind == "litellm"]
 
 
 def run_bench(
     settings: Settings, context: RunContext | None = None, *, human_pack: bool = False, of_the_chain: bool = True
 ) -> Summary:
-    """Ask every source, score every answer, count, and write the page. The lock is held by the caller.
+    """Ask every source, score every answer, and write the table and the page. The caller holds the lock.
 
-    On a remote executor local models answer there, and answers are rendered, scored and made into clips there; hosted
-    models are asked from here. ``of_the_chain`` says that this is the run which run-all and status ask about, not one that was given a
-    name of its own.
+    A remote executor runs local models, renders and scores their answers and makes the clips; hosted models are called from
+    this machine. ``of_the_chain`` is True for the run that run-all and status check, False for a run with its own name.
     """
     workspace, context = Workspace(settings.paths.root), context or RunContext()
     spend = context.spend
@@ -63,7 +61,7 @@ def run_bench(
     baseline = prepare.baseline_label(settings.bench, sources)
     files = run.RunFiles(workspace.bench_dir / prepare.run_name(settings.bench, settings.scoring, sources))
     executor = context.executor or make_executor("here", settings, say)
-    # What cannot run there is said before a key is missed or money is asked for.
+    # Errors of the remote executor come before those of keys, and before the cost question.
     there = remote_estimates(settings, compared, executor) if executor.remote else []
     kept = workspace.llm_cache, workspace.ledger
     with BatchRun("bench", settings.llm, *kept, hosted_sources(settings), spend=spend) as batches:
@@ -102,7 +100,7 @@ def run_bench(
 
 
 def _write_table(results: Sequence[BenchRow], facts: RunFacts, files: RunFiles) -> JsonObject:
-    """The table of the run, written as ``summary.json`` and as the page."""
+    """Write the table of the run to ``summary.json`` and to the page, and return it."""
     table = summarise(results, facts)
     replace_json(files.summary, table)
     render_report(table, results, files.audio, files.report)
@@ -112,7 +110,7 @@ def _write_table(results: Sequence[BenchRow], facts: RunFacts, files: RunFiles) 
 def _write_manifests(
     settings: Settings, workspace: Workspace, files: RunFiles, summary: Summary, *, of_the_chain: bool
 ) -> None:
-    """The run's own manifest, and that of the stage, which is the run that the settings describe, wherever its folder is."""
+    """Write the run's manifest, and the stage's manifest, which describes the run of the current settings."""
     outputs = [files.results, files.summary]
     [of_the_stage] = stage_files(settings, workspace)
     of_the_run = replace(of_the_stage, manifest=files.manifest)
@@ -124,7 +122,7 @@ def _write_manifests(
 def agreed_renderer(
     settings: Settings, executor: Executor, there: Sequence[RemoteJobEstimate], context: RunContext
 ) -> MakeRenderer:
-    """The renderer of the executor; for a remote one, once its cost was shown and agreed to."""
+    """Return the renderer of the executor; for a remote one, after its cost was confirmed."""
     if not executor.remote:
         return LocalRenderer
     confirm_remote_jobs(there, executor, settings, context.yes, context.spend)
@@ -141,7 +139,7 @@ def ask_sources(
     files: RunFiles,
     context: RunContext,
 ) -> tuple[list[AnyGenerator], list[Summary]]:
-    """Ask every source about every row. With questions left in ``batches``, the answers are not all there."""
+    """Ask every source about every row. The answers are incomplete while questions are in ``batches``."""
 
     overwritten = {source.label: context.overwritten() for source in sources}
 
@@ -154,7 +152,7 @@ def ask_sources(
 
 
 def answers_so_far(asked: Sequence[Summary]) -> Summary:
-    """The summary of a run whose answers are not all there yet."""
+    """Return the summary of a run with incomplete answers."""
     summary = Summary("bench")
     for part in asked:
         summary.add(part)
@@ -162,9 +160,9 @@ def answers_so_far(asked: Sequence[Summary]) -> Summary:
 
 
 def remote_estimates(settings: Settings, compared: Compared, executor: Executor) -> list[RemoteJobEstimate]:
-    """What would be done on the executor: the answers of local models, and every sound of the run.
+    """Estimate the work on the executor: the answers of local models, and every sound of the run.
 
-    Raises :class:`InputError` where nothing of this run can be done there.
+    Raises :class:`InputError` if no part of this run can run there.
     """
     rows, sources = compared.rows, compared.sources
     found = [one for s in sources for one in kind_of(s).estimate(s, len(rows), settings, executor)]
@@ -179,22 +177,22 @@ def remote_estimates(settings: Settings, compared: Compared, executor: Executor)
 
 
 def plans(settings: Settings, workspace: Workspace, compared: Compared) -> list[Plan]:
-    """What each hosted model among sources and judges would be asked, and what that would cost; nothing for those that are free."""
+    """Return the plans of the hosted models among sources and judges; none for free ones."""
     rows, sources = compared.rows, compared.sources
     asked = [plan for s in sources if (plan := kind_of(s).plan(s, rows, settings, workspace)) is not None]
     return asked + prepare.judges_plans(settings, rows, sources)
 
 
 def check_run(plan: RunPlan, settings: Settings) -> None:
-    """Raise what the run would raise before it asks anybody: a source or scorer that cannot run, a plan that is refused."""
+    """Raise the errors that the run would raise before any call, such as a source that cannot run or a refused plan."""
     for problem in missing(settings):
         raise problem
     plan.check(settings, SpendTracker())
 
 
 def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> Plan:
-    """What the hosted models among sources and judges would cost, for run-all's plan; unknown while there are no rows, or
-    ``behind`` a stage that makes them anew."""
+    """Estimate the cost of the hosted models among sources and judges, for run-all's plan. It is unknown without rows, or
+    ``behind`` a stage that makes them again."""
     named = [*settings.bench.sources, *settings.scoring.scorers]
     if not any(name.startswith(("litellm:", "judge:")) for name in named):
         return added_up([])
@@ -208,7 +206,7 @@ def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> Plan
 
 
 def summarize_run(asked: Sequence[Summary], scored: Summary, table: JsonObject, files: RunFiles) -> Summary:
-    """The run as one summary: samples done, what models were paid, and who came out ahead."""
+    """Return one summary of the run: finished samples, cost of models, and the score of each source."""
     summary = scored
     summary.stage = "bench"
     for part in asked:
@@ -227,7 +225,7 @@ def summarize_run(asked: Sequence[Summary], scored: Summary, table: JsonObject, 
 
 
 def in_words(source: JsonObject, scorer: str) -> str:
-    """A source's line for a terminal: mean, interval, and how many of its answers could be scored."""
+    """Return a source's line for a terminal: mean, interval, and the share of answers that could be scored."""
     score = source["scores"][scorer]
     interval = f" [{score['low']:.3f}, {score['high']:.3f}]" if score["low"] is not None else ""
     fields = source["fields"]
@@ -236,7 +234,7 @@ def in_words(source: JsonObject, scorer: str) -> str:
 
 
 def evaluate_answers(answers: Sequence[Path], workspace: Workspace) -> Summary:
-    """The listening test: strengths with intervals, and the listeners left out for failing the catch trials."""
+    """Evaluate a listening test: strengths with intervals, and the number of listeners who failed the catch trials."""
     found = evaluate(answers, workspace.bench_dir)
     summary = Summary("bench, people", done=found["answers"])
     summary.details.update({"listeners": found["listeners"], "left_out": found["left_out"]})
@@ -247,7 +245,7 @@ def evaluate_answers(answers: Sequence[Path], workspace: Workspace) -> Summary:
 
 
 def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
-    """What the benchmark of these settings reads, and what decides its result."""
+    """Return the inputs of the benchmark of these settings, and what determines its result."""
     inputs = [rows_file(settings.bench, workspace), workspace.scored("SFT-Train")]
     bench = settings.bench.model_dump(mode="json", exclude={"name", "batch_size", "human_pairs"})
     scoring = settings.scoring.model_dump(mode="json", exclude={"workers"})

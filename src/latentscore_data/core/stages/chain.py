@@ -51,20 +51,18 @@ SAMPLE_SETTINGS: dict[str, Values] = {
     },
     "export": {"kinds": ["map", "dataset", "report"]},
 }
-
-
 """The settings of ``--sample``: offline, free and small. Its workspace is ``<root>/sample``."""
 
 
 def sample_flags(root: Path | None, config: Path | None = None) -> dict[str, Values]:
-    """The sample's settings as if given as flags, so that no settings file can make the sample spend money."""
+    """Return the sample's settings as flags, so that no settings file can make the sample spend money."""
     flags = {name: dict(values) for name, values in SAMPLE_SETTINGS.items()}
     flags["paths"] = {"root": sample_root(root or load_settings(config).paths.root)}
     return flags
 
 
 def selected(from_: str | None, until: str | None, skip: Sequence[str]) -> list[str]:
-    """The stages to run, in order. Raises :class:`InputError` for a name that is no stage or an empty choice."""
+    """Return the stages to run, in order. Raises :class:`InputError` for an unknown name or an empty selection."""
     for name in (from_, until, *skip):
         if name is not None and name not in STAGES:
             raise InputError(f"{name!r} is not a stage", f"stages: {', '.join(STAGES)}")
@@ -78,7 +76,7 @@ def selected(from_: str | None, until: str | None, skip: Sequence[str]) -> list[
 
 @dataclass(frozen=True)
 class Step:
-    """A stage of the plan: whether it would run, why, and what it would cost; ``estimate`` is None where nothing is asked."""
+    """A stage of the plan: whether it would run, why, and its cost. ``estimate`` is None if it calls no model."""
 
     stage: str
     state: str
@@ -119,7 +117,7 @@ class Chain:
 
     @property
     def next_step(self) -> str:
-        """The benchmark's page; where there is none or answers are waited for, what the last stage names."""
+        """The benchmark's page; without one, or while answers are pending, the next step of the last stage."""
         last = self.summaries[-1] if self.summaries else Summary("")
         return f"open {self.report}" if self.report and not last.pending else last.next_step
 
@@ -131,7 +129,7 @@ class Chain:
             console().print(styled(f"{stage} is skipped: {why}", "dim"))
 
     def show(self) -> None:
-        """The plan or the result, as a table or as one JSON document."""
+        """Print the plan or the result, as a table or as one JSON document."""
         if OUTPUT.json:
             print_json(
                 {
@@ -170,7 +168,7 @@ class Chain:
 
 
 def _print_plan(plan: Sequence[Step]) -> None:
-    """Return a table of each stage's work and cost."""
+    """Print a table of each stage's work and cost."""
     rows = [(step.stage, step.state, "; ".join(dict.fromkeys(step.why)), money(step.cost_usd)) for step in plan]
     print_rows(("stage", "state", "why", "cost"), rows)
 
@@ -181,10 +179,10 @@ def spending_steps(plan: Iterable[Step]) -> list[Step]:
 
 
 def agree(plan: Iterable[Step], settings: Settings, yes: bool) -> bool:
-    """Ask once, before the first stage, whether the whole chain may spend what it would cost.
+    """Ask once, before the first stage, whether the whole chain may spend its estimated cost.
 
-    Return whether the stages need not ask again. ``plan`` is not read where there is nothing to ask.
-    Raises :class:`InputError` without a terminal and :class:`StoppedError` when the answer is no.
+    Return whether the stages may spend without asking again. ``plan`` is only read if a question is necessary. Raises
+    :class:`InputError` without a terminal and :class:`StoppedError` if the answer is no.
     """
     if yes or settings.llm.max_cost is not None:
         return yes
@@ -206,7 +204,7 @@ def agree(plan: Iterable[Step], settings: Settings, yes: bool) -> bool:
 def run_stages(
     settings: Settings, stages: Sequence[str], *, force: bool, dry_run: bool, yes: bool, sample: bool
 ) -> Chain:
-    """Check everything first, then run what is stale, one stage after the other, under one lock."""
+    """Check all stages, then run the stale ones in order, under one lock."""
     workspace = Workspace(settings.paths.root)
     chain = Chain()
     stages = [stage for stage in stages if not _cannot_run(stage, settings, sample, chain)]
@@ -249,14 +247,14 @@ def run_stages(
 
 
 def report_of(bench: StageFiles, workspace: Workspace) -> str:
-    """The page of the benchmark that these settings ask for; empty while there is none."""
+    """Return the path of the page of these settings' benchmark; empty if there is none."""
     outputs: JsonObject = (read_manifest(bench.manifest) or {}).get("outputs", {})
     pages = {(workspace.root / name).parent / "report.html" for name in outputs}
     return next((str(page.resolve()) for page in pages if page.exists()), "")
 
 
 def check_first(settings: Settings, stages: Sequence[str]) -> None:
-    """Find what is missing for any stage before the first one runs. Raises the first error, after naming them all."""
+    """Check all stages before the first one runs. Prints all errors and raises the first one."""
     problems: list[LsdataError] = []
     for stage in stages:
         found = stage_named(stage).preflight(settings)
@@ -268,7 +266,8 @@ def check_first(settings: Settings, stages: Sequence[str]) -> None:
 
 
 def _cannot_run(stage: str, settings: Settings, sample: bool, chain: Chain) -> bool:
-    """True for a stage that the sample run leaves out because its extra is not installed; the reason is reported."""
+    """Return True for a stage that is skipped: by the settings, or in the sample because an extra is missing. The reason is
+    added to ``chain.left_out``."""
     if stage != "train":
         return False
     if settings.train.skip:
@@ -282,8 +281,8 @@ def _cannot_run(stage: str, settings: Settings, sample: bool, chain: Chain) -> b
 
 
 def planned(stages: Sequence[str], settings: Settings, workspace: Workspace, force: bool) -> Iterator[Step]:
-    """Each stage with its state, why, and what it can cost. Behind a stage that runs, those after it get other rows than
-    there are now, so that they may run as well; what they may cost is reckoned without what is there."""
+    """Yield each stage with its state, the reasons, and its estimated cost. A stage after one that runs may run as well, because
+    its rows will change; its cost is estimated without the current rows."""
     before = ""
     for stage in stages:
         why = ["forced"] if force else stage_named(stage).stale_reasons(settings, workspace)

@@ -19,9 +19,7 @@ from latentscore_data.core.base.rows import VibeRow
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace, sample_root
-from latentscore_data.core.compute.estimates import RemoteJobEstimate
 from latentscore_data.core.compute.remote_answers import answers_estimates, engine_elsewhere
-from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.configs.adhoc import answer_typed
 from latentscore_data.core.configs.candidate_generation import (
     VibeRows,
@@ -39,6 +37,7 @@ from latentscore_data.core.llm.prices import costs_nothing
 from latentscore_data.core.llm.prompts import config_prompt_hash
 from latentscore_data.core.scoring.best_of import count_inputs, run_scoring, score_files
 from latentscore_data.core.scoring.deps import ScorerDeps
+from latentscore_data.core.scoring.executor import Executor, RemoteJobEstimate
 from latentscore_data.core.scoring.registry import make_scorers, resolve_auto, scorer_names, scorer_plans
 from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
 from latentscore_data.core.scoring.service import Counts
@@ -53,10 +52,10 @@ log = logging.getLogger(__name__)
 def choose_rows(
     settings: Settings, workspace: Workspace, only: str | None = None
 ) -> tuple[Workspace, VibeRows | list[VibeRow], str | None]:
-    """The vibe rows to work on, where, and which half alone is to be done (``only``); the bundled sample rows, in a place of
-    their own, where there are none yet.
+    """Return the workspace, the vibe rows to work on, and the half to run (``only``).
 
-    Where rows with configs were put there without vibes, the half is "score".
+    Without vibe rows, these are the bundled sample rows in a workspace of their own. If the workspace holds rows with configs
+    but no vibes, the half is "score".
     """
     rows = VibeRows(workspace, settings.configs)
     has_configs = workspace.candidates.exists() or any(workspace.scored(s).exists() for s in settings.configs.splits)
@@ -82,10 +81,9 @@ def run_configs(
     rows: VibeRows | list[VibeRow],
     only: str | None = None,
 ) -> Summary:
-    """Candidates for the rows, then the winners. The lock is held by the caller.
+    """Generate candidates for the rows, then select the winners. The caller holds the lock.
 
-    On a remote executor the candidates are rendered and scored there, and a local model answers there; hosted models
-    are asked from here.
+    A remote executor renders and scores the candidates and runs local models; hosted models are called from this machine.
     """
     settings, context = with_judge(settings), context or RunContext()
     if isinstance(rows, VibeRows) and not (context.retry_failed or context.overwrite):
@@ -115,9 +113,9 @@ def run_configs(
 def unchanged(
     settings: Settings, workspace: Workspace, only: str | None, trusted: frozenset[str] = frozenset()
 ) -> Summary | None:
-    """The summary of a run that has nothing to do, found by the manifests alone; None where something changed.
+    """Return the summary of a run without work, from the manifests alone; None if something changed.
 
-    Rows that failed for good stay failed.
+    Rows that failed permanently stay failed.
     """
     halves: list[StageFiles] = []
     if only != "score":
@@ -136,21 +134,18 @@ def unchanged(
     summary.skipped = last.get("done", 0) + last.get("skipped", 0)
     summary.outputs = [str(workspace.root / name) for name in last.get("outputs", {})]
     if only == "generate":
-        return _with_next_step(summary, "lsdata configs --only score")
+        summary.next_step = "lsdata configs --only score"
+        return summary
     about = {name: value for name, value in last["details"].items() if name in ("scorers", "converted", "search")}
     summary.details = {**about, **Counts().to_dict(), **winners(settings, workspace)}
-    return _with_next_step(summary, "lsdata bench")
-
-
-def _with_next_step(summary: Summary, step: str) -> Summary:
-    summary.next_step = step
+    summary.next_step = "lsdata bench"
     return summary
 
 
 def planned(
     rows: VibeRows | list[VibeRow], settings: Settings, workspace: Workspace, only: str | None, executor: Executor
 ) -> RunPlan:
-    """What the run would ask of models: of the one that answers, then of judges that cost money; and what runs elsewhere."""
+    """Return the plan of the run: the calls of the model that answers, then of paid judges, and the remote work."""
     settings = with_judge(settings)
     plans = [] if only == "score" else [make_plan_for(rows, settings, workspace)]
     if only != "generate":
@@ -161,7 +156,7 @@ def planned(
 
 
 def check_run(plan: RunPlan, settings: Settings, only: str | None, trusted: frozenset[str]) -> None:
-    """Raise the errors that the run would raise before any call: a scorer that cannot run, a plan that is refused."""
+    """Raise the errors that the run would raise before any call, such as a scorer that cannot run or a refused plan."""
     if only != "generate":
         make_scorers(ScorerDeps(with_judge(settings).scoring, settings.llm, trusted=trusted))
     plan.check(settings, SpendTracker())
@@ -170,7 +165,7 @@ def check_run(plan: RunPlan, settings: Settings, only: str | None, trusted: froz
 def remote_estimates(
     rows: VibeRows | list[VibeRow], settings: Settings, files: RowFiles, executor: Executor, only: str | None = None
 ) -> list[RemoteJobEstimate]:
-    """What is done on the executor: the answers of a local model, rendering and scoring.
+    """Estimate the work on the executor: the answers of a local model, rendering and scoring.
 
     Raises :class:`InputError` for scorers that must run here.
     """
@@ -194,7 +189,7 @@ def run_score(
     context: RunContext,
     make_renderer: MakeRenderer = LocalRenderer,
 ) -> Summary:
-    """The second half: score the candidates and keep the best. Its figures are added to those of the first."""
+    """Run the second half: score the candidates and keep the best. Its counts are added to those of the first half."""
     workspace = files.workspace
     announce_scorer(settings)
     scored = run_scoring(
@@ -244,9 +239,9 @@ def check_scorers(settings: Settings, rows: int, context: RunContext) -> None:
 
 
 def paid_scorers(settings: Settings, rows: int, needs: ScorerDeps) -> list[Plan]:
-    """What the scorers that cost money would be asked for so many rows.
+    """Return the plans of paid scorers for that many rows.
 
-    In a search the guide scores every render, the others score the model's candidates and the best of each batch.
+    In a search, the guide scores every render; the other scorers score the model's candidates and the best of each batch.
     """
     search, candidates = settings.search, settings.configs.n
     if search.renders is None:
@@ -276,8 +271,8 @@ SHOWN_WINNERS = 20
 
 
 def winners(settings: Settings, workspace: Workspace) -> JsonObject:
-    """The scores of all winners, and the first few winners themselves. A line that is no scored row is named in the log and
-    left out."""
+    """Return the scores of all winners, and the first winners themselves. A line that is not a scored row is logged and left
+    out."""
     undecided = 0
     scores: list[float] = []
     first: list[JsonObject] = []
@@ -300,7 +295,7 @@ def winners(settings: Settings, workspace: Workspace) -> JsonObject:
 
 
 def _winner(row: Line) -> tuple[JsonObject, bool]:
-    """A scored row in short, and whether its scorer knew none of its words. Raises whatever a row without one leads to."""
+    """Return a short form of a scored row, and whether its scorer knew none of its words. An invalid row raises some error."""
     best = row["best_index"]
     decided_by, scores = next(iter(row["candidate_scores"].items()), ("", []))
     palettes = row["config_payload"].get("palettes") or [{"colors": []}]
@@ -319,7 +314,7 @@ def _winner(row: Line) -> tuple[JsonObject, bool]:
 
 
 def typed_rows(texts: list[str]) -> list[VibeRow]:
-    """Vibes from the command line as rows. Raises :class:`InputError` for what is not a text, and for an empty one."""
+    """Return vibes from the command line as rows. Raises :class:`InputError` for what is not a text, and for an empty one."""
     if wrong := [text for text in texts if not isinstance(text, str)]:
         raise InputError(f"a vibe must be a text, not {type(wrong[0]).__name__}", "give one, such as 'slow rain'")
     texts = [text.strip() for text in texts]
@@ -329,9 +324,9 @@ def typed_rows(texts: list[str]) -> list[VibeRow]:
 
 
 def for_typed(settings: Settings) -> Settings:
-    """The settings for vibes on the command line.
+    """Return the settings for vibes on the command line.
 
-    Where nothing says how many candidates, the offline model gives its likeliest answer, the one of ``latentscore.render``.
+    If the number of candidates is not set, the offline model gives its likeliest answer, as in ``latentscore.render``.
     """
     named = settings.configs.model_fields_set
     if settings.model_of("configs") != BUILTIN or "n" in named:
@@ -376,7 +371,7 @@ def answer_vibes(
 
 
 def run_generate(settings: Settings, files: RowFiles, rows: VibeRows | list[VibeRow], context: RunContext) -> Summary:
-    """The first half: ask for the candidates."""
+    """Run the first half: ask the model for candidates."""
     workspace = files.workspace
     model, runs = settings.model_of("configs"), workspace.train_dir
     announce("configs", model, settings.llm, context.executor)
@@ -414,7 +409,7 @@ def run_generate(settings: Settings, files: RowFiles, rows: VibeRows | list[Vibe
 
 
 def agree_on_model(rows: VibeRows | list[VibeRow], settings: Settings, workspace: Workspace, *, yes: bool) -> None:
-    """Ask before the model that answers the rows costs money."""
+    """Ask for confirmation if the model that answers the rows costs money."""
     if not costs_nothing(settings.model_of("configs"), settings.llm):
         confirm_spending(make_plan_for(rows, settings, workspace), settings.llm, yes)
 
@@ -434,7 +429,7 @@ def make_plan_for(rows: VibeRows | list[VibeRow], settings: Settings, workspace:
 
 
 def generate_files(settings: Settings, workspace: Workspace) -> StageFiles:
-    """What the first half reads, and what decides its result."""
+    """Return the inputs of the first half, and what determines its result."""
     decides = ("n", "temperature", "top_p", "max_tokens", "limit", "splits", "seed")
     return StageFiles(
         typed=settings.typed,
@@ -455,12 +450,12 @@ def generate_files(settings: Settings, workspace: Workspace) -> StageFiles:
 
 
 def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
-    """Both halves, for run-all and status."""
+    """Return the files of both halves, for run-all and status."""
     return [generate_files(settings, workspace), score_files(with_judge(settings), workspace)]
 
 
 def preflight(settings: Settings) -> list[LsdataError]:
-    """What is missing for this stage: a key, the weights of a scorer."""
+    """Return what is missing for this stage, such as a key or the weights of a scorer."""
     model = settings.model_of("configs")
     return raised_by(
         lambda: answerer(model).check(model, settings.llm, Workspace(settings.paths.root).train_dir),
@@ -469,8 +464,8 @@ def preflight(settings: Settings) -> list[LsdataError]:
 
 
 def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> Plan:
-    """Calls and cost of this stage, of the model that answers and of paid judges; while there are
-    no vibes, or ``behind`` a stage that makes them anew, of as many as there may be."""
+    """Estimate calls and cost of the model that answers and of paid judges. Without vibes, or ``behind`` a stage that makes
+    them again, for the expected number of vibes."""
     rows = [] if behind else VibeRows(workspace, settings.configs)
     plan = make_plan_for(rows, settings, workspace)
     if not plan.rows:
@@ -482,7 +477,7 @@ def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> Plan
 
 
 def run_all_vibes(settings: Settings, context: RunContext) -> Summary:
-    """The whole stage for run-all, under the lock that it holds. Raises :class:`MissingError` when there are no vibes."""
+    """Run the whole stage for run-all, which holds the lock. Raises :class:`MissingError` if there are no vibes."""
     workspace = Workspace(settings.paths.root)
     rows = VibeRows(workspace, settings.configs)
     require_rows(rows, settings.configs)

@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from importlib.util import find_spec
@@ -15,9 +15,10 @@ from pathlib import Path
 
 from latentscore import RENDERER_VERSION
 from latentscore.embed import MINILM
+from latentscore.installed import install
 from latentscore_data import __version__
 from latentscore_data.core.base.display import PLAIN_LINE_SECONDS, can_be_live, clean, say
-from latentscore_data.core.base.errors import InputError, LsdataError, install
+from latentscore_data.core.base.errors import InputError, LsdataError
 from latentscore_data.core.base.proxies import LOOPBACK_HOSTS, is_called_directly, no_proxy, proxy_variables
 from latentscore_data.core.base.secrets import read_dotenv
 from latentscore_data.core.base.settings import Settings
@@ -39,9 +40,6 @@ class Finding:
     state: str
     detail: str
     fix: str = ""
-
-    def to_dict(self) -> dict[str, str]:
-        return asdict(self)
 
 
 EXTRAS: dict[str, tuple[str, ...]] = {
@@ -97,12 +95,12 @@ def _program() -> Iterator[Finding]:
 
 @cache
 def _distributions() -> Mapping[str, Sequence[str]]:
-    """The distributions by the packages that they install. Reads the file list of each."""
+    """Return the installed distributions by package. Reads the file list of each distribution."""
     return packages_distributions()
 
 
 def _namesakes() -> Iterator[Finding]:
-    """Another distribution that installs a ``latentscore`` package would shadow ours, or be shadowed."""
+    """Check for another distribution with a package ``latentscore``, which would shadow this one or be shadowed."""
     others = sorted(set(_distributions().get("latentscore", [])) - {"latentscore-data"})
     if others:
         names = ", ".join(others)
@@ -143,7 +141,7 @@ def _keys() -> Iterator[Finding]:
 
 
 def _proxies(settings: Settings) -> Iterator[Finding]:
-    """Which calls go through a proxy; its address may hold a password and is not shown."""
+    """Check which calls go through a proxy. Its address may contain a password, so it is not shown."""
     names = proxy_variables()
     if not names:
         yield Finding("network", "proxy", "ok", "none set")
@@ -211,7 +209,7 @@ def _answer_cache(path: Path) -> Finding:
 
 
 def _needs(settings: Settings, stage: str | None) -> Iterator[Finding]:
-    """What the asked-for stage would miss; without a stage, what the configured chain would miss, as a hint."""
+    """Check the needs of the given stage; without a stage, those of the configured chain, as a hint."""
     for name in [stage] if stage else STAGES:
         problems = stage_named(name).preflight(settings)
         for problem in problems:
@@ -237,7 +235,8 @@ def fetch_weights(name: str, settings: Settings) -> None:
 
 
 def _fetching() -> Callable[[str, int], None]:
-    """Tells bytes as they arrive: a line that redraws itself in a terminal, one every ten seconds elsewhere."""
+    """Return a callback that prints the received bytes: a line that redraws itself in a terminal, otherwise a line every ten
+    seconds."""
     live, said, sums = can_be_live(), time.monotonic(), dict[str, int]()
 
     def on_progress(name: str, count: int) -> None:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from latentscore.forms import form_of
-from latentscore.installed import available_cores
+from latentscore.installed import available_cores, install
 from latentscore.json_search import JsonObject
 from latentscore_data import __version__
 from latentscore_data.core.base.display import progress, say
-from latentscore_data.core.base.errors import InputError, LsdataError, install, raised_by, require
+from latentscore_data.core.base.errors import InputError, LsdataError, raised_by, require
 from latentscore_data.core.base.jsonl import replace_json, replace_text
 from latentscore_data.core.base.manifest import StageFiles, write_manifest
 from latentscore_data.core.base.marks import Preference, bad_rows, marks_file, read_preferences
@@ -51,7 +51,7 @@ from latentscore_data.core.texts.provenance import licenses_by_dataset
 
 
 def target_of(kind: str, settings: Settings, workspace: Workspace, out: Path | None) -> Path:
-    """The folder that an export of this kind writes."""
+    """Return the folder of an export of this kind."""
     if out is not None:
         return out
     name = kind
@@ -77,7 +77,7 @@ class ExportJob:
         return new_folder(self.target, self.overwrite)
 
     def summary(self, done: int, details: JsonObject, next_step: str) -> Summary:
-        """What was written; ``{target}`` in ``next_step`` stands for the folder."""
+        """Return the summary of the export; ``{target}`` in ``next_step`` is replaced by the folder."""
         return Summary(
             f"export {self.kind}",
             done=done,
@@ -89,7 +89,7 @@ class ExportJob:
 
 
 def open_export(kind: str, settings: Settings, out: Path | None, overwrite: bool) -> ExportJob:
-    """The first step of every export. Raises :class:`OutputError`, before any work, for a target that may not be written."""
+    """Return the job of an export. Raises :class:`OutputError`, before any work, for a target that must not be written."""
     workspace = Workspace(settings.paths.root)
     target = target_of(kind, settings, workspace, out)
     check_target(target, overwrite)
@@ -168,7 +168,7 @@ def _write_adapter(source: merge.Source, settings: Settings, workspace: Workspac
 
 
 def _write_merged(source: merge.Source, settings: Settings, workspace: Workspace, folder: Path) -> WrittenModel:
-    """The whole model as safetensors, and its GGUF files with what Ollama needs."""
+    """Write the merged model as safetensors, its GGUF files, and a Modelfile for Ollama."""
     chosen = settings.export
     if chosen.gguf:
         # Merging takes minutes, so models that GGUF does not support are refused before it.
@@ -191,7 +191,7 @@ def _write_merged(source: merge.Source, settings: Settings, workspace: Workspace
 
 
 def _describe_model(folder: Path, facts: cards.ModelFacts, origin: provenance.Provenance | None) -> None:
-    """The files beside the weights: the card, the run's public record and the export's own."""
+    """Write the files beside the weights: the card, the run's public record and the export's record."""
     replace_text(folder / "README.md", cards.model_card(facts, origin))
     if facts.record:
         replace_json(folder / "training.json", merge.public_record(dict(facts.record)))
@@ -207,7 +207,7 @@ def _describe_model(folder: Path, facts: cards.ModelFacts, origin: provenance.Pr
 
 
 def run_export_map(settings: Settings, *, out: Path | None = None, overwrite: bool = False) -> Summary:
-    """Rows with a winner, embedded, into one folder; opened again and compared before it takes its name."""
+    """Embed the rows with a winner and write them to one folder, which is read back and compared before it is renamed."""
     kind = settings.export.map_kind
     source = maps.embedding_source(kind, settings)
     export = open_export("map", settings, out, overwrite)
@@ -247,7 +247,7 @@ def run_export_map(settings: Settings, *, out: Path | None = None, overwrite: bo
 
 
 def run_export_dataset(settings: Settings, *, out: Path | None = None, overwrite: bool = False) -> Summary:
-    """All scored rows as one repository: the configurations default, sft, preference and map, with card and notices."""
+    """Write all scored rows as one repository: the configurations default, sft, preference and map, with card and notices."""
     chosen = settings.export
     check_license(chosen.license)
     source = maps.embedding_source("text", settings)
@@ -390,7 +390,7 @@ def run_export_report(settings: Settings, *, out: Path | None = None, overwrite:
 
 
 def _checks(settings: Settings) -> list[cards.Cells]:
-    """What ``lsdata check`` finds, without rendering anything: group, measure, value, limit, verdict."""
+    """Return the findings of ``lsdata check``, without its renders: group, measure, value, limit, verdict."""
     silent = settings.model_copy(update={"check": settings.check.model_copy(update={"sounds": 0})})
     return [
         (found.group, found.name, found.value, found.limit, "" if found.verdict == "note" else found.verdict)
@@ -445,7 +445,7 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
     if settings.export.marks and (marks := marks_file(workspace.root)).exists():
         inputs.append(marks)
     if "model" in chosen["kinds"]:
-        # A finished run's mark names every file of its result by hash.
+        # A finished run's mark contains the hashes of all its files.
         inputs += sorted(workspace.train_dir.glob("*/DONE"))
     embedder = settings.export.embedder or settings.dedupe.model
     return [
@@ -461,7 +461,7 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
 
 
 def preflight(settings: Settings) -> list[LsdataError]:
-    """Extras and files that the chosen kinds need and that are missing, and licences that cannot be read."""
+    """Return the missing extras and files of the chosen kinds, and the errors of licences."""
     checks: list[Callable[[], object]] = [lambda: licenses_by_dataset(settings.export.source_licenses)]
     if "dataset" in settings.export.kinds:
         checks.append(lambda: check_license(settings.export.license))

@@ -24,19 +24,19 @@ from latentscore_data.core.base.rows import ScoredRow, VibeRow, spread
 from latentscore_data.core.base.settings import Settings, TrainSettings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.compute.estimates import RemoteJobEstimate, cap_usd
+from latentscore_data.core.compute.estimates import cap_usd
 from latentscore_data.core.compute.ray_executor import RayExecutor
 from latentscore_data.core.compute.registry import make_executor
-from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.configs.candidate_generation import VibeRows
 from latentscore_data.core.export.pictures import panels
-from latentscore_data.core.llm.local.engines import check_local
-from latentscore_data.core.llm.local.names import place_of, weights_facts
 from latentscore_data.core.llm.plan import Plan
 from latentscore_data.core.models.base_models import absolute_base, adapter_base
+from latentscore_data.core.models.engines import check_local
+from latentscore_data.core.models.local_names import place_of, weights_facts
 from latentscore_data.core.models.runs import RunFolder, newest_finished
 from latentscore_data.core.models.spec import Choices, Kind, check_run_id, effective_settings, unnamed
 from latentscore_data.core.scoring.deps import ScorerDeps
+from latentscore_data.core.scoring.executor import Executor, RemoteJobEstimate
 from latentscore_data.core.scoring.registry import SCORERS, make_scorers, resolve_auto, scorer_names
 from latentscore_data.core.scoring.renderer import LocalRenderer
 from latentscore_data.core.stages.base import RunContext, Stage
@@ -190,6 +190,14 @@ class Rounds:
         asking = self._asking(VALIDATION_SPLIT, [self.judge, self.guide], n=1, temperature=0.0)
         return asking.model_copy(update={"search": search})
 
+    def work(self) -> list[tuple[Settings, int]]:
+        """Return the settings and the number of vibes for the answers of all rounds: those for training, those for the judge."""
+        count = self.settings.improve.rounds
+        return [
+            (self.for_answers(), count * len(self.learned)),
+            (self.for_judging(), (count + 1) * len(self.judged)),
+        ]
+
     def _asking(self, split: str, scorers: list[str], **asked: Any) -> Settings:
         changes = {"splits": [split], "limit": None, "vibes_per_call": 1, **asked}
         settings = self.settings
@@ -204,7 +212,7 @@ class Rounds:
 
 
 def check(rounds: Rounds) -> None:
-    """Raise what the run would raise before it asks or renders anything."""
+    """Raise the errors that the run would raise before its first call or render."""
     for settings in (rounds.for_answers(), rounds.for_judging()):
         make_scorers(ScorerDeps(settings.scoring, settings.llm, trusted=rounds.trusted))
     check_local(LOCAL.prefix + rounds.start, rounds.workspace.train_dir)
@@ -219,14 +227,9 @@ def check(rounds: Rounds) -> None:
 
 def plans(rounds: Rounds) -> list[Plan]:
     """Return the plans of paid scorers for all rounds."""
-    count = rounds.settings.improve.rounds
-    work = (
-        (rounds.for_answers(), count * len(rounds.learned)),
-        (rounds.for_judging(), (count + 1) * len(rounds.judged)),
-    )
     return [
         plan
-        for settings, rows in work
+        for settings, rows in rounds.work()
         for plan in paid_scorers(settings, rows, ScorerDeps(settings.scoring, settings.llm, trusted=rounds.trusted))
     ]
 
@@ -255,11 +258,7 @@ def plan_improve(rounds: Rounds, executor: Executor) -> JsonObject:
 
 
 def _remote_jobs(rounds: Rounds, executor: Executor) -> list[RemoteJobEstimate]:
-    count = rounds.settings.improve.rounds
-    work = (
-        (rounds.for_answers(), count * len(rounds.learned)),
-        (rounds.for_judging(), (count + 1) * len(rounds.judged)),
-    )
+    work = rounds.work()
     executor.check_model(rounds.start, rounds.workspace.train_dir)
     form = form_of(place_of(rounds.start, rounds.workspace.train_dir))
     tokens = rounds.settings.configs.max_tokens
@@ -361,7 +360,7 @@ class _Work:
         return self._judged(number, trained, learned=learned, best_of=best_scores(rows))
 
     def _judged(self, number: int, model: str, **trained: Any) -> Round:
-        """The model's likeliest answers to the validation vibes, scored by judge and guide."""
+        """Return the round: the model's likeliest answers to the validation vibes, scored by judge and guide."""
         rows = self._answers(self.rounds.for_judging(), number, "judged", model, self.rounds.judged)
         made = Round.judged(number, model, self.rounds.judged, rows, **trained)
         if not number and not made.scores.get(self.rounds.judge):
@@ -378,7 +377,7 @@ class _Work:
     def _answers(
         self, settings: Settings, number: int, phase: str, model: str, vibes: list[VibeRow]
     ) -> list[ScoredRow]:
-        """The scored answers of a model, in an order that does not depend on which was ready first."""
+        """Return the scored answers of a model, in an order that does not depend on when they were finished."""
         room = self.rounds.workspace.within(self.rounds.folder / f"round-{number}" / phase)
         asking = settings.configs.model_copy(update={"model": LOCAL.prefix + model})
         settings = settings.model_copy(update={"configs": asking})
@@ -415,7 +414,7 @@ class _Work:
 
 
 def _first_failure(room: Workspace) -> str:
-    """The message of a row that failed, to be put behind another one; empty where none did."""
+    """Return the message of a failed row, to append to another message; empty if none failed."""
     files = (room.failures("score"), room.failures("configs"))
     lines = (line for file in files if file.exists() for _, line in read_lines(file, torn="drop"))
     return next((f": {line.get('message')}" for line in lines), "")
@@ -455,7 +454,7 @@ def _summed_up(summary: Summary, rounds: Rounds, done: list[Round], found: Verdi
 
 
 def known_rounds(workspace: Workspace) -> list[JsonObject]:
-    """What ``rounds.json`` says of all rounds of a workspace, with their ``name``, in the order of names."""
+    """Return the contents of all files ``rounds.json`` of a workspace, with the ``name`` of the rounds, sorted by name."""
     files = sorted(workspace.improve_dir.glob(f"*/{TABLE_FILE}"))
     return [{**_known(file), "name": file.parent.name} for file in files]
 
@@ -476,12 +475,12 @@ def _known(file: Path) -> dict[str, Any]:
 
 
 def preflight(settings: Settings) -> list[LsdataError]:
-    """What would stop the rounds before they start."""
+    """Return the errors that would stop the rounds before they start."""
     return raised_by(lambda: check(Rounds(settings)))
 
 
 def run_stage(settings: Settings, context: RunContext) -> Summary:
-    """The rounds of the settings, here or where ``train.on`` says."""
+    """Run the rounds of the settings on the executor ``train.on``."""
     with closing(make_executor(settings.train.on, settings, say)) as executor:
         return run_improve(Rounds(settings, yes=context.yes, spend=context.spend), executor)
 

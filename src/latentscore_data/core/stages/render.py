@@ -19,10 +19,10 @@ from latentscore_data.core.stages.configs import answer_vibes, for_typed
 def answer_texts(
     vibes: Sequence[str], settings: Settings, workspace: Workspace, *, map_path: str | None, yes: bool
 ) -> list[Answer]:
-    """The answer to each text: that of the map, or the one that ``lsdata configs`` gives with the same settings.
+    """Return the answer to each text: from the map, or as ``lsdata configs`` answers with the same settings.
 
-    A model is asked for all of them under one plan and one cap. Raises :class:`InputError`, and :class:`MissingError` where
-    the model gave none.
+    All calls of a model share one plan and one cap. Raises :class:`InputError`, and :class:`MissingError` if the model gave no
+    answer.
     """
     if not all(vibe.strip() for vibe in vibes):
         raise InputError("the vibe is empty", 'lsdata render "rain on a tin roof"')
@@ -36,7 +36,7 @@ def answer_texts(
             and not settings.configs.temperature
             and settings.search.renders is None
         ):
-            # What lsdata configs would choose of one, without a scorer.
+            # The only candidate is the winner, so no scorer is needed.
             return [latentscore.answer(vibe) for vibe in vibes]
     except (MapError, InvalidConfigError) as error:
         raise InputError(f"--map: {error}", "name the folder of a map that lsdata export map wrote") from error

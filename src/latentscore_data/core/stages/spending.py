@@ -12,13 +12,12 @@ from latentscore_data.core.base.errors import InputError, StoppedError
 from latentscore_data.core.base.ledger import SpendTracker
 from latentscore_data.core.base.secrets import grant
 from latentscore_data.core.base.settings import LLMSettings, ModalSettings, Settings
-from latentscore_data.core.compute.estimates import RemoteJobEstimate
 from latentscore_data.core.compute.modal import within_cap
-from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.llm.batches.wording import check_batch
 from latentscore_data.core.llm.plan import Plan
 from latentscore_data.core.llm.prices import unknown_price
 from latentscore_data.core.llm.routes import BASE_PROVIDERS, check_route, route_to
+from latentscore_data.core.scoring.executor import Executor, RemoteJobEstimate
 
 
 def announce(stage: str, model: str, settings: LLMSettings, on: Executor | None = None) -> None:
@@ -70,8 +69,8 @@ class RunPlan:
     executor: Executor
 
     def check(self, settings: Settings, spend: SpendTracker) -> None:
-        """Raise what would keep the run from starting: a remote executor that cannot be used, a plan that is refused
-        (:func:`check_spending`), or a cap. What the remote jobs can cost is counted in ``spend``, as the run counts it."""
+        """Raise the errors that would prevent the run's start: a remote executor that cannot be used, a refused plan
+        (:func:`check_spending`), a cap. The maximum cost of remote jobs is counted in ``spend``, as in the run."""
         if self.remote:
             self.executor.require()
             count_remote_jobs(self.remote, settings, spend)
@@ -134,9 +133,9 @@ def count_remote_jobs(remote_estimates: Sequence[RemoteJobEstimate], settings: S
 
 
 def reserve_remote(settings: Settings, most: float, spend: SpendTracker) -> None:
-    """Count remote containers at the most they can cost (time-out x price) towards the cap on the whole run.
+    """Count remote containers at their maximum cost (time-out x price) towards the cap on the whole run.
 
-    They cannot be stopped at an amount, so a run whose cap they could exceed is refused: raises :class:`StoppedError`.
+    They cannot be stopped at an amount, so :class:`StoppedError` is raised if they could exceed the cap.
     """
     _within_run(settings, most, spend)
     spend.spent += most
@@ -155,7 +154,7 @@ def _within_run(settings: Settings, most: float, spend: SpendTracker) -> None:
 def confirm_remote(modal: ModalSettings, yes: bool) -> None:
     """Ask before paid containers are started, unless ``--yes`` or ``train.modal.max_cost`` is given.
 
-    Raises :class:`StoppedError` without a terminal or the answer is no.
+    Raises :class:`StoppedError` without a terminal, or if the answer is no.
     """
     if yes or modal.max_cost is not None:
         return

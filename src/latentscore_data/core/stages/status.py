@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from latentscore.json_search import JsonObject
@@ -29,9 +29,6 @@ class StageStatus:
     cost_usd: float | None = 0.0
     details: JsonObject = field(default_factory=dict)
 
-    def to_dict(self) -> JsonObject:
-        return asdict(self)
-
 
 Reload = Callable[..., Settings]
 """Reloads the settings with these sections as flags."""
@@ -45,7 +42,7 @@ def look(settings: Settings, workspace: Workspace, reload: Reload) -> list[Stage
         try:
             one = stage_named(stage)
             parts = [_as_run(part, one, settings, workspace, reload) for part in one.files(settings, workspace)]
-        except InputError as error:  # what it read, such as a folder of texts, is gone
+        except InputError as error:  # an input, such as a folder of texts, was deleted
             found.append(StageStatus(stage, "stale", [error.message]))
             continue
         found += [_look_at(part, workspace, facts) for part in parts] or [StageStatus(stage)]
@@ -57,9 +54,9 @@ def look(settings: Settings, workspace: Workspace, reload: Reload) -> list[Stage
 
 
 def _as_run(part: StageFiles, stage: Stage, settings: Settings, workspace: Workspace, reload: Reload) -> StageFiles:
-    """The same part of a stage under the settings of its last run: what was typed for it then counts as typed now.
+    """Return a part of a stage under the settings of its last run, with the flags of that run.
 
-    Each part has its own: a run that is interrupted, or not done yet, has written the manifest of its first part only.
+    Each part has its own flags: an interrupted or running stage has written the manifest of its first part only.
     """
     typed = (read_manifest(part.manifest) or {}).get("typed", {})
     if not typed:
@@ -78,7 +75,7 @@ def _look_at(part: StageFiles, workspace: Workspace, facts: dict[Path, FileFact]
     seen.why = stale_reasons(part, workspace.root, facts)
     seen.state = "stale" if seen.why else "fresh"
     seen.finished = manifest.get("finished", "")
-    # The answers about texts lie among the rows that were made of them.
+    # The file of extracted answers is beside the rows that are made from it.
     outputs = {
         name: fact for name, fact in manifest.get("outputs", {}).items() if workspace.root / name != workspace.extracted
     }
@@ -104,7 +101,7 @@ def _without_manifest(part: StageFiles) -> tuple[str, list[str]]:
 
 
 def money_spent(workspace: Workspace) -> Usage:
-    """What the ledger adds up to, over all runs in this workspace."""
+    """Return the total of the ledger, over all runs in this workspace."""
     total = Usage()
     for usage in totals(workspace.ledger).values():
         total.add(usage)

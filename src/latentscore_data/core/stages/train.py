@@ -45,9 +45,9 @@ log = logging.getLogger(__name__)
 
 
 def trust_reward(settings: Settings, trusted: bool) -> None:
-    """Code runs only when somebody named it: with ``--set grpo.reward=...``, or by trusting the settings file.
+    """Raise :class:`InputError` for reward code that only the settings file names, unless the file is trusted.
 
-    A folder that somebody else made must not be able to run its code. Raises :class:`InputError`.
+    Otherwise, a folder from another source could run its code.
     """
     reward = settings.train.grpo.reward
     if reward != "standard" and not trusted:
@@ -59,7 +59,7 @@ def trust_reward(settings: Settings, trusted: bool) -> None:
 
 @dataclass(frozen=True)
 class StartOptions:
-    """How a run is started, and what happens after it."""
+    """Options of a run's start, and of what follows the run."""
 
     resume: str = "auto"
     force: bool = False
@@ -68,9 +68,9 @@ class StartOptions:
     evaluate: bool = False
     require_improvement: bool = False
     spend: SpendTracker = field(default_factory=SpendTracker)
-    """What the run has spent; containers are counted there at the most they can cost."""
+    """Spending of the run; containers are counted at their maximum cost."""
     agreed: bool = False
-    """True for one of several runs whose cost was agreed to, and counted, for all of them together."""
+    """True for one of several runs whose total cost was confirmed and counted before."""
 
     def __post_init__(self) -> None:
         if self.resume not in ("auto", "never"):
@@ -95,8 +95,8 @@ def run_train(settings: Settings, context: RunContext | None = None) -> Summary:
 def train_one(
     settings: Settings, choices: Choices, how: StartOptions, rows: Rows | None = None, ray: RayExecutor | None = None
 ) -> Summary:
-    """Prepare one run, train it here, on Modal or on Ray, and say what came out. ``rows`` replace those of the workspace; ``ray``
-    is the cluster that the caller has, because a process has one at most."""
+    """Prepare one run, train it on this machine, Modal or Ray, and return its summary. ``rows`` replace those of the workspace;
+    ``ray`` is the caller's cluster, because a process can have only one."""
     on_modal = settings.train.on == "modal"
     if how.detach and not on_modal:
         raise InputError("--detach is for remote runs", "add --on modal")
@@ -135,7 +135,7 @@ def _prepare(settings: Settings, choices: Choices, say: Callable[[str], None], r
 
 
 def agree(settings: Settings, how: StartOptions, runs: int) -> None:
-    """Show what remote runs can cost at most, and ask, unless that was said before."""
+    """Show the maximum cost of remote runs, and ask for confirmation unless ``how.yes`` or ``llm.max_cost`` is set."""
     modal = settings.train.modal
     cap = reserve_runs(settings, runs, how.spend)
     say(
@@ -145,7 +145,7 @@ def agree(settings: Settings, how: StartOptions, runs: int) -> None:
 
 
 def reserve_runs(settings: Settings, runs: int, spend: SpendTracker) -> float:
-    """Count the most that runs on Modal can cost towards the caps, and return it. Raises :class:`StoppedError` above one."""
+    """Count the maximum cost of runs on Modal towards the caps, and return it. Raises :class:`StoppedError` above a cap."""
     modal = settings.train.modal
     cap = check_cap(modal, modal.gpu, runs)
     reserve_remote(settings, cap, spend)
@@ -153,8 +153,8 @@ def reserve_runs(settings: Settings, runs: int, spend: SpendTracker) -> float:
 
 
 def check_runs(settings: Settings, runs: int, spend: SpendTracker) -> None:
-    """Raise what would keep so many runs from being started, found without asking anybody: Modal or Ray that cannot be used
-    from here, a cap that they could exceed."""
+    """Raise the errors that would prevent the start of these runs, without network calls: Modal or Ray cannot be used, or the
+    runs could exceed a cap."""
     if settings.train.on == "ray":
         require("ray", "ray", "training on Ray")
     if settings.train.on == "modal":
@@ -163,7 +163,7 @@ def check_runs(settings: Settings, runs: int, spend: SpendTracker) -> None:
 
 
 def run_summary(folder: RunFolder, was_done: bool) -> Summary:
-    """What a finished run came to."""
+    """Return the summary of a finished run."""
     record = folder.record()
     summary = Summary(f"train {record['kind']}", unit="run", done=int(not was_done), skipped=int(was_done))
     summary.seconds = 0.0 if was_done else float(record["seconds"])
@@ -202,7 +202,7 @@ def _detached(folder: RunFolder) -> Summary:
 
 
 def run_lines(settings: Settings) -> list[dict[str, Any]]:
-    """A line for each run in the workspace, the newest first; one that cannot be read has the state ``unreadable``."""
+    """Return a line for each run in the workspace, newest first. A run that cannot be read has the state ``unreadable``."""
     lines: list[dict[str, Any]] = []
     for folder in find_runs(Workspace(settings.paths.root).train_dir):
         where = "modal" if (folder.path / "remote.json").exists() else "here"
@@ -221,7 +221,7 @@ def run_lines(settings: Settings) -> list[dict[str, Any]]:
                 there = remote.state(folder)
                 state, error = there["state"], there.get("error")
             except MissingError as missing:
-                # The runs of this machine are to be seen all the same.
+                # The runs of this machine are listed nevertheless.
                 state, error = "unknown", missing.message
         last = {name: line[name] for line in history for name in ("step", "loss", "reward") if name in line}
         lines.append(
@@ -239,7 +239,7 @@ def run_lines(settings: Settings) -> list[dict[str, Any]]:
 
 
 def plan_one(settings: Settings, choices: Choices) -> dict[str, Any]:
-    """What a run would be: each value with its origin, what the rows are, what it would take on Modal, what is missing."""
+    """Return the plan of a run: each value with its origin, the rows, the estimate for Modal, and what is missing."""
     try:
         run = _prepare(settings, choices, say)
     except MissingError as error:
@@ -253,11 +253,10 @@ def plan_sweep(settings: Settings, family: str, choices: Choices) -> list[dict[s
 
 
 def run_sweep(settings: Settings, family: str, choices: Choices, how: StartOptions) -> Summary:
-    """Train the members of a family one after the other; a finished one is left as it is.
+    """Train the members of a family one after the other; finished ones are skipped.
 
-    A member that fails is a line of the table, and the others are trained all the same. The table is written after each.
-    Raises what concerns all of them: before the first one starts where that can be known, and a full disk or a Modal that
-    cannot be asked when it happens.
+    A member that fails is a line of the table, and the next one is trained. The table is written after each member. Raises
+    errors that concern all members, such as a full disk or Modal without a connection; if possible before the first start.
     """
     workspace, total = Workspace(settings.paths.root), Summary(f"sweep {family}")
     runs = members(family, choices)
@@ -289,12 +288,12 @@ def run_sweep(settings: Settings, family: str, choices: Choices, how: StartOptio
 
 
 def _concerns_all(error: Exception) -> bool:
-    """Whether the other members of a sweep would fail like this one."""
+    """Return whether the other members of a sweep would fail with the same error."""
     return isinstance(error, ModalError | OutputError) and not isinstance(error, RemoteRunError)
 
 
 def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
-    """What training reads and what decides its result."""
+    """Return the inputs of training, and what determines its result."""
     inputs = {
         path for kind in settings.train.recipes for path in training_files(workspace, kind, settings.train).values()
     }
@@ -307,7 +306,8 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
 
 
 def preflight(settings: Settings) -> list[LsdataError]:
-    """What would stop training before it starts: a missing extra, an unknown preset, a base model that is not there."""
+    """Return the first error that would stop training before it starts: a missing extra, an unknown preset, a missing base
+    model."""
     checks: list[Callable[[], object]] = [
         partial(require, module, "ml", "training") for module in ("torch", "transformers", "trl", "peft", "datasets")
     ]
@@ -329,10 +329,9 @@ def preflight(settings: Settings) -> list[LsdataError]:
 
 
 def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> Plan:
-    """What training can cost, whatever the rows: nothing here, time-out x price for each run on Modal."""
+    """Return the maximum cost of training: nothing on this machine, time-out x price for each run on Modal."""
     if settings.train.on != "modal":
         return Plan("", basis="trained on this machine")
-
     modal, runs = settings.train.modal, len(settings.train.recipes)
     basis = f"at most: {runs} x {modal.timeout_hours:g} h time-out x the price of {modal.gpu}"
     return Plan("", cost_usd=cap_usd(modal, modal.gpu, runs), basis=basis)

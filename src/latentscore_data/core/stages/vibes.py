@@ -18,13 +18,10 @@ from latentscore_data.core.base.sample import sample_texts
 from latentscore_data.core.base.settings import EXACT_UP_TO, Settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.compute.estimates import RemoteJobEstimate
 from latentscore_data.core.compute.remote_answers import answers_estimates, engine_elsewhere
 from latentscore_data.core.compute.remote_embedding import embed_on, embeds_elsewhere
-from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.llm.answerers import answerer, version_of
 from latentscore_data.core.llm.batches.run import BatchRun
-from latentscore_data.core.llm.builtin import vibes_for
 from latentscore_data.core.llm.extraction import (
     ask_for_vibes,
     extracted_rows,
@@ -36,10 +33,12 @@ from latentscore_data.core.llm.plan import Plan, expected_texts, make_plan
 from latentscore_data.core.llm.prices import costs_nothing
 from latentscore_data.core.llm.prompts import vibes_prompt_hash, vibes_question
 from latentscore_data.core.llm.types import LLM
+from latentscore_data.core.scoring.executor import Executor, RemoteJobEstimate
 from latentscore_data.core.stages.base import RunContext, Stage
 from latentscore_data.core.stages.spending import announce, confirm_remote_jobs, confirm_spending
 from latentscore_data.core.vibes.curation import Arranged, arrange
 from latentscore_data.core.vibes.dedupe import choose_embedder, load_embedder, minilm_missing
+from latentscore_data.core.vibes.excerpts import vibes_for
 from latentscore_data.core.vibes.schema import answer_type, vibe_schema_hash
 
 if TYPE_CHECKING:
@@ -48,8 +47,8 @@ if TYPE_CHECKING:
 
 
 def run_vibes(settings: Settings, context: RunContext | None = None) -> Summary:
-    """Extract, then arrange. The lock is held by the caller. On a remote executor a local model answers and a
-    large run's rows are embedded."""
+    """Extract vibe rows, then arrange them. The caller holds the lock. A remote executor runs a local model and embeds the
+    rows of a large run."""
     workspace, context = Workspace(settings.paths.root), context or RunContext()
     require_texts(workspace)
     choice = choose_embedder(settings.dedupe)
@@ -72,18 +71,18 @@ def run_vibes(settings: Settings, context: RunContext | None = None) -> Summary:
 
 
 def require_texts(workspace: Workspace) -> None:
-    """Raise :class:`MissingError` when there is nothing to read."""
+    """Raise :class:`MissingError` if there are no texts."""
     if not any(path.stat().st_size for path in workspace.text_files()):
         raise MissingError(f"there are no texts in {workspace.texts_dir}", "run lsdata download first")
 
 
 def texts(settings: Settings, workspace: Workspace) -> Iterator[SourceText]:
-    """The texts that are read."""
+    """Yield the texts to read, up to ``vibes.limit``."""
     return read_texts(workspace.text_files(), settings.vibes.limit)
 
 
 def extract(settings: Settings, workspace: Workspace, context: RunContext) -> Summary:
-    """Ask the model about every text that has no answer yet; one line each in ``extracted.jsonl``."""
+    """Ask the model about each text without an answer; appends one line per text to ``extracted.jsonl``."""
     model, runs = settings.model_of("vibes"), workspace.train_dir
     announce("vibes", model, settings.llm, context.executor)
     if (there := context.remote) is not None:
@@ -110,7 +109,7 @@ def extract(settings: Settings, workspace: Workspace, context: RunContext) -> Su
 
 
 def remote_estimates(settings: Settings, workspace: Workspace, executor: Executor) -> list[RemoteJobEstimate]:
-    """What a local model's answers take on the executor. Raises :class:`InputError` where nothing is done there."""
+    """Estimate a local model's answers on the executor. Raises :class:`InputError` if no part of the run uses it."""
     model, embedder = settings.model_of("vibes"), choose_embedder(settings.dedupe).name
     if kind_of(model) is not LOCAL and not embeds_elsewhere(embedder, executor):
         raise InputError(
@@ -123,7 +122,7 @@ def remote_estimates(settings: Settings, workspace: Workspace, executor: Executo
 def ask_about_texts(
     llm: LLM, settings: Settings, workspace: Workspace, *, retry_failed: bool, overwrite: set[str] | None
 ) -> Summary:
-    """The loop over the texts."""
+    """Run the row loop over the texts."""
     base = settings.llm.base_for(llm.model)
     version = version_of(settings.model_of("vibes"), workspace.train_dir)
     index = RowIndex(workspace.extracted, "source_id")
@@ -149,7 +148,7 @@ def ask_about_texts(
             texts(settings, workspace),
             workspace.extracted,
             workspace.failures("vibes"),
-            # Twice what the model is asked at once, so that texts that wait for a retry do not leave it idle.
+            # Twice the number of concurrent calls, so that the model is not idle while texts wait for a retry.
             max_in_flight=2 * settings.llm.max_concurrency,
             total=sum(1 for _ in texts(settings, workspace)),
             retry_failed=retry_failed,
@@ -160,9 +159,9 @@ def ask_about_texts(
 
 
 def arrange_rows(settings: Settings, workspace: Workspace, executor: Executor | None = None) -> Arranged:
-    """All answers as rows: thinned out, split, noisy, written to one file per split.
+    """Convert all answers to rows, drop near-duplicates, draw splits, add noise, and write one file per split.
 
-    The answers of texts behind ``vibes.limit`` stay rows, or the next stage would drop their configs, which were paid for.
+    The answers of texts beyond ``vibes.limit`` stay in the files; otherwise the next stage would drop their paid configs.
     """
     choice = choose_embedder(settings.dedupe)
     embedder = load_embedder(choice)
@@ -187,7 +186,7 @@ def arrange_rows(settings: Settings, workspace: Workspace, executor: Executor | 
 
 
 def rows_put_there(workspace: Workspace) -> Iterator[tuple[Split, VibeRow]]:
-    """The rows in ``.vibes/`` that are of no text of this workspace: somebody put them there."""
+    """Yield the rows in ``.vibes/`` that belong to no text of this workspace; they are from other tools."""
     if not workspace.vibe_files():
         return
     with RowIndex(workspace.extracted, "source_id") as index:
@@ -200,7 +199,7 @@ def rows_put_there(workspace: Workspace) -> Iterator[tuple[Split, VibeRow]]:
 
 
 def filled_before(settings: Settings, workspace: Workspace) -> dict[str, Split]:
-    """What the last run put into a split that would have been empty: it stays there when texts are added."""
+    """Return the sources that the last run put into an otherwise empty split; they stay there when texts are added."""
     manifest = read_manifest(workspace.vibes_dir / "manifest.json") or {}
     same = all(
         manifest.get("settings", {}).get(f"splits.{name}") == getattr(settings.splits, name)
@@ -210,7 +209,7 @@ def filled_before(settings: Settings, workspace: Workspace) -> dict[str, Split]:
 
 
 def report(arranged: Arranged) -> None:
-    """How the rows fell, and how near the test rows are to what is trained on."""
+    """Print the sizes of the splits, and the similarity of test rows to training rows."""
     if arranged.put_there:
         say(f"vibes: {arranged.put_there} rows from other tools stay in the files")
     rows = ", ".join(f"{split} {count}" for split, count in arranged.rows.items())
@@ -225,7 +224,7 @@ def report(arranged: Arranged) -> None:
 
 
 def make_plan_for(settings: Settings, workspace: Workspace) -> Plan:
-    """What the model would be asked and what it would cost."""
+    """Return the plan of the model's calls and their cost."""
     read = texts(settings, workspace)
     if not settings.vibes.characters:
         read = _without_answer(read, settings, workspace)
@@ -233,7 +232,7 @@ def make_plan_for(settings: Settings, workspace: Workspace) -> Plan:
 
 
 def _without_answer(read: Iterable[SourceText], settings: Settings, workspace: Workspace) -> Iterator[SourceText]:
-    """The texts but those whose answer with characters does; the cache knows it under another question."""
+    """Yield the texts without a usable answer. An answer with characters is usable, but has another cache key."""
     model = settings.model_of("vibes")
     version, base = version_of(model, workspace.train_dir), settings.llm.base_for(model)
     with RowIndex(workspace.extracted, "source_id") as index:
@@ -286,7 +285,7 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
 
 
 def preflight(settings: Settings) -> list[LsdataError]:
-    """What is missing for this stage: a key, an embedder's library or weights."""
+    """Return what is missing for this stage, such as a key or an embedder's library or weights."""
     model = settings.model_of("vibes")
     runs = Workspace(settings.paths.root).train_dir
     problems = raised_by(lambda: answerer(model).check(model, settings.llm, runs))
@@ -298,8 +297,8 @@ def preflight(settings: Settings) -> list[LsdataError]:
 
 
 def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> Plan:
-    """Calls and cost of this stage as things stand; while there are no texts, or ``behind`` a stage that fetches them
-    anew, of as many as there will be."""
+    """Estimate calls and cost of this stage. Without texts, or ``behind`` a stage that fetches them again, for the expected
+    number of texts."""
     if not behind and (plan := make_plan_for(settings, workspace)).rows:
         return plan
     longest = "word " * settings.vibes.max_input_words

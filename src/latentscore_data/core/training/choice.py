@@ -11,6 +11,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from latentscore.api.answers import payload_text
 from latentscore.config import parse_payload
 from latentscore.decoding import Prompt, SchemaDecoder
 from latentscore.errors import InvalidConfigError
@@ -117,7 +118,7 @@ def _written(decoder: SchemaDecoder, prompts: Sequence[Prompt]) -> list[str]:
 
 def _payload(text: str, row: ScoredRow, form: AnswerForm) -> dict[str, Any] | None:
     try:
-        said = form.to_json(text, row.vibe_original)
+        said = payload_text(form, text, row.vibe_original)
         return parse_payload(json.loads(said, strict=False)).model_dump(mode="json")
     except (ValueError, RecursionError, InvalidConfigError):
         return None

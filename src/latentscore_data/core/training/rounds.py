@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from latentscore_data.core.base.errors import InputError, in_a_sentence
 from latentscore_data.core.base.jsonl import read_object, replace_json
 from latentscore_data.core.base.rows import ScoredRow, VibeRow, source_id
-from latentscore_data.core.search.report import Paired, compared
+from latentscore_data.core.scoring.paired import Paired, compared
 from latentscore_data.core.training.run_health import label_entropy
 
 ROUND_FILE = "round.json"

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -16,6 +15,7 @@ from latentscore.seeds import rng_for
 from latentscore_data.core.base.display import SlowStep
 from latentscore_data.core.base.errors import MissingError, install, require
 from latentscore_data.core.base.settings import DedupeSettings
+from latentscore_data.core.base.weights import fetched_file
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,21 +62,9 @@ def minilm_missing() -> MissingError | None:
         require("sentence_transformers", "ml", "MiniLM")
     except MissingError as missing:
         return missing
-    if not _is_fetched(MINILM, "modules.json"):
+    if fetched_file(MINILM, "modules.json") is None:
         return MissingError("MiniLM is not fetched", "lsdata doctor --fetch minilm")
     return None
-
-
-def _is_fetched(repo: str, file: str) -> bool:
-    """What ``huggingface_hub.try_to_load_from_cache`` tells; importing that takes a tenth of a second of every command."""
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    folder = Path(HF_HUB_CACHE, f"models--{repo.replace('/', '--')}")
-    try:
-        commit = (folder / "refs" / "main").read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        return False
-    return (folder / "snapshots" / commit / file).is_file()
 
 
 def load_embedder(choice: EmbedderChoice, named_by: str = "dedupe.model (--dedupe-model of vibes)") -> Embedder:

@@ -37,10 +37,10 @@ from latentscore_data.core.llm.batches.remote import Found, Progress, Remote, Re
 from latentscore_data.core.llm.batches.wording import Wording
 from latentscore_data.core.llm.cache import AnswerCache
 from latentscore_data.core.llm.client import asked_again, connect, rough_tokens
-from latentscore_data.core.llm.local.engines import Engine
 from latentscore_data.core.llm.prices import price_of, unknown_price
 from latentscore_data.core.llm.structured import BadAnswer, Shape
 from latentscore_data.core.llm.types import LLM, Messages, Question
+from latentscore_data.core.models.engines import Engine
 
 R = TypeVar("R")
 

@@ -19,7 +19,9 @@ from latentscore.config import (
     invalid_config,
 )
 from latentscore.errors import InvalidConfigError
-from latentscore.meaning.offline import OFFLINE_MODEL, payload_for
+from latentscore.forms import AnswerForm, labels_of
+from latentscore.labels import FIELDS
+from latentscore.meaning.offline import OFFLINE_MODEL, dressed, payload_for
 from latentscore.vibe_map import VibeMap, load_map, lookup, text_in
 
 Config = MusicConfig | MusicConfigPrompt
@@ -115,3 +117,20 @@ def _palettes(given: Any) -> tuple[Palette, ...]:
     except ValidationError as error:
         found = invalid_config(error)
         raise InvalidConfigError(f"palettes.{found.field}", found.reason) from None
+
+
+def payload_text(form: AnswerForm, text: str, vibe: str) -> str:
+    """Return the payload (JSON) in what a model wrote in this format. A text that is not a complete answer is returned
+    unchanged."""
+    return text if form.name == "json" else line_to_json(text, vibe)
+
+
+def line_to_json(line: str, vibe: str) -> str:
+    """Return the payload (JSON) of a line of labels, with title and palettes derived from the vibe; an incomplete line is
+    returned unchanged."""
+    if len(line.strip().split(" ")) != len(FIELDS):
+        return line
+    try:
+        return dressed(vibe, MusicConfigPrompt(**labels_of(line))).model_dump_json()
+    except InvalidConfigError:
+        return line

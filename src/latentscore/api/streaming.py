@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latentscore.answers import Answer, Given
+from latentscore.api.answers import Answer, Given
+from latentscore.api.models import Model
+from latentscore.api.runtime import answer_for
 from latentscore.audio import Audio, Metadata, format_for, make_folder, write_blocks
 from latentscore.config import MusicConfig, MusicConfigPrompt, MusicConfigPromptPayload, MusicConfigUpdate
 from latentscore.errors import InvalidConfigError
 from latentscore.labels import beats_per_minute
-from latentscore.models import Model
 from latentscore.playback import play_blocks
-from latentscore.runtime import answer_for
 from latentscore.synth.engine import checked_frames, checked_span
 from latentscore.synth.render import finish
 from latentscore.synth.space import STEP

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from latentscore.answers import Answer, Given, answer
+from latentscore.api.answers import Answer, Given, answer, payload_text
 from latentscore.config import MusicConfigPromptPayload, parse_payload
 from latentscore.decoding import Prompt, SchemaDecoder
 from latentscore.errors import InvalidConfigError, ModelError
@@ -192,7 +192,7 @@ class LocalModel:
         form = self._form
         (written,) = self._decoder.write([Prompt(prompt_messages(text, form=form), MAX_NEW_TOKENS, form.grammar())])
         try:
-            return parse_payload(json.loads(form.to_json(written.text, text), strict=False))
+            return parse_payload(json.loads(payload_text(form, written.text, text), strict=False))
         except ValueError as error:
             raise ModelError(f"local:{self.folder} gave no usable answer: {error}") from None
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from latentscore import runtime, streaming
+from latentscore.api import runtime, streaming
 from latentscore.audio import Audio
 from latentscore.config import MusicConfigUpdate
 from latentscore.errors import InvalidConfigError, ModelError

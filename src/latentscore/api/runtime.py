@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from latentscore.answers import Answer, Given, answer
+from latentscore.api.answers import Answer, Given, answer
+from latentscore.api.models import Model, ask, ask_async
 from latentscore.audio import Audio, Metadata
 from latentscore.config import MusicConfigUpdate
 from latentscore.errors import InvalidConfigError
-from latentscore.models import Model, ask, ask_async
 from latentscore.synth.render import render as render_config
 from latentscore.vibe_map import VibeMap
 

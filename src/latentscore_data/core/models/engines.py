@@ -14,7 +14,6 @@ from latentscore.errors import ModelError
 from latentscore.prompt import template_options
 from latentscore_data.core.base.answerers import LOCAL
 from latentscore_data.core.base.errors import InputError, one_line, require
-from latentscore_data.core.llm.local.names import place_of
 from latentscore_data.core.models.base_models import (
     SHORT_NAMES,
     adapter_base,
@@ -24,6 +23,7 @@ from latentscore_data.core.models.base_models import (
     load_trained,
     pick_device,
 )
+from latentscore_data.core.models.local_names import place_of
 from latentscore_data.core.models.spec import TINY_RANDOM
 
 

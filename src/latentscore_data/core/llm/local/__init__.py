@@ -1,1 +1,0 @@
-"""Local models with constrained decoding."""
