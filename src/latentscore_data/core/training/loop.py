@@ -161,7 +161,7 @@ def run_trainer(
     disk is full, and :class:`InputError` if the GPU is out of memory or not even one step was trained.
     """
     folder, watching, patience = context.folder, context.watching, context.spec.checkpoint.early_stopping_patience
-    stops_early = validating and patience and context.spec.kind != "grpo"
+    stopping = [EarlyStoppingCallback(patience)] if validating and patience and context.spec.kind != "grpo" else []
     checkpoint = folder.newest_checkpoint(watching.say)
     folder.forget_after(step_of(checkpoint) if checkpoint else 0)
     if checkpoint:
@@ -172,7 +172,7 @@ def run_trainer(
     watch = MetricsCallback(folder, watching)
     try:
         with score_callbacks(context, validating, watch.add) as scoring, disk_full(folder.path), quiet_libraries():
-            trainer = make_trainer([watch, *scoring, *([EarlyStoppingCallback(patience)] if stops_early else [])])
+            trainer = make_trainer([watch, *scoring, *stopping])
             trainer.remove_callback(PrinterCallback)
             if checkpoint and _had_ended(trainer, checkpoint, context):
                 watching.say(f"training had ended at {checkpoint.name}")

@@ -25,7 +25,7 @@ from latentscore_data.core.base.settings import (
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.llm.prompts import OWN, own_system
 from latentscore_data.core.models.base_models import absolute_base, adapter_base, check_base, load_tokenizer
-from latentscore_data.core.models.runs import RunFolder, find_runs, newest_finished, slim
+from latentscore_data.core.models.runs import RunFolder, find_runs, newest_sft, slim
 from latentscore_data.core.models.spec import (
     Choices,
     DataFact,
@@ -146,7 +146,7 @@ def starting_point(
         )
     train = effective_settings(settings, choices)[0]
     base_model = absolute_base(train.base_model, workspace.train_dir)
-    newest = newest_finished(workspace.train_dir, "sft", base_model, say, answer=train.answer)
+    newest = newest_sft(workspace.train_dir, base_model, train.answer, say)
     if newest is None:
         say(
             f"no finished SFT run of {base_model}: {choices.kind.upper()} starts from the base model, which has not seen the format"
