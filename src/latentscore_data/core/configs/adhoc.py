@@ -49,10 +49,10 @@ def answer_typed(
     progress: Progress | None = None,
     spend: SpendTracker | None = None,
 ) -> Summary:
-    """Return a summary with the winners in ``details["answers"]``, in the order of the rows; write their sounds to ``audio``.
+    """Return a summary with the winners in ``details["answers"]``, one per row; write their sounds to ``audio``.
 
-    Answers of models are in the workspace's cache and ledger. Scores are cached only if the workspace's folder exists. Raises
-    :class:`OutputError` if ``audio`` cannot be written, and errors of models and scorers that concern all rows.
+    Answers of models are in the workspace's cache and ledger. Scores are cached only if the workspace's folder exists.
+    Raises :class:`OutputError` if ``audio`` cannot be written, and errors of models and scorers that concern all rows.
     """
     started = time.monotonic()
     progress = progress or Progress()

@@ -37,7 +37,7 @@ from latentscore_data.core.scoring.candidate_validation import validate_candidat
 
 @dataclass(frozen=True)
 class VibeRows:
-    """The vibe rows of a workspace in the configured splits, up to the limit. Their number is known before they are read."""
+    """The vibe rows of a workspace in the configured splits, up to the limit. ``len`` does not read them."""
 
     workspace: Workspace
     settings: ConfigsSettings
@@ -109,9 +109,9 @@ def generate(
 ) -> Summary:
     """Generate the missing candidates of all rows, and append them to ``candidates.jsonl``.
 
-    ``api_base`` is the URL of the model's server; None for its provider's default. ``version`` identifies the model, if its name
-    does not. ``overwrite`` is that of :func:`run_stage`. ``files`` are the indexes of the workspace's files. Raises what ends the
-    run: see :func:`run_stage`.
+    ``api_base`` is the URL of the model's server; None for its provider's default. ``version`` identifies the model, if
+    its name does not. ``overwrite`` is that of :func:`run_stage`. ``files`` are the indexes of the workspace's files.
+    Raises what ends the run: see :func:`run_stage`.
     """
     files = files or RowFiles(workspace)
 

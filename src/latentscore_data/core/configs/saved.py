@@ -42,10 +42,10 @@ class SavedPiece:
 
 
 def read_piece(path: Path, pick: int | None = None) -> SavedPiece:
-    """Return the config in a file; ``-`` is standard input. ``pick`` is the number of a row in a file of several, from 1.
+    """Return the config in a file; ``-`` is standard input. ``pick`` is the number of a row, from 1.
 
-    Raises :class:`InputError` for a file that cannot be read, that contains no config, or several without ``pick``, and for a
-    config with an unknown field or value.
+    Raises :class:`InputError` for a file that cannot be read, that contains no config, or several without ``pick``, and
+    for a config with an unknown field or value.
     """
     try:
         if str(path) == "-":

@@ -25,7 +25,7 @@ from latentscore_data.core.scoring.registry import kind_of
 
 
 def play_answers(summary: Summary, settings: Settings) -> None:
-    """Play the winners, each as long as it was scored. Raises :class:`MissingError` without the extra ``play`` or an audio device."""
+    """Play the winners at their scored length. Raises :class:`MissingError` without the extra or an audio device."""
     for answer in summary.details["answers"]:
         if answer["config_payload"] is not None:
             try:

@@ -22,7 +22,7 @@ from latentscore_data.core.configs.saved import SavedPiece
 
 
 def check_format(out: Path, sample_rate: int) -> None:
-    """Raise :class:`InputError` for an unknown file extension, and for a sample rate (Hz) that the format does not support."""
+    """Raise :class:`InputError` for an unknown extension, and for a sample rate (Hz) that its format lacks."""
     try:
         format_for(out, sample_rate)
     except AudioError as error:
@@ -32,7 +32,7 @@ def check_format(out: Path, sample_rate: int) -> None:
 def check_places(out: Path, midi: Path | None, stems: bool) -> None:
     """Check the paths of all files before any work.
 
-    Raises :class:`InputError` if two files have the same path, and :class:`OutputError` for a path that cannot be written.
+    Raises :class:`InputError` for two equal paths, and :class:`OutputError` for a path that cannot be written.
     """
     sounds = [out, *(_stem_path(out, layer) for layer in latentscore.LAYERS)] if stems else [out]
     if midi is not None and os.path.realpath(midi) in map(os.path.realpath, sounds):
@@ -78,9 +78,9 @@ def render_files(
 ) -> tuple[list[Path], Audio]:
     """Render a piece and write it; return the written paths and the sound.
 
-    ``seconds`` is the length, ``sample_rate`` is in Hz. All stems have the same gain, so that their sum is the mix. Raises
-    :class:`InputError` for a length, seed or rate that cannot be rendered, and :class:`OutputError` for a file that cannot be
-    written.
+    ``seconds`` is the length, ``sample_rate`` is in Hz. All stems have the same gain, so that their sum is the mix.
+    Raises :class:`InputError` for a length, seed or rate that cannot be rendered, and :class:`OutputError` for a file
+    that cannot be written.
     """
     config = piece.config
     for note in piece.notes:
@@ -111,7 +111,7 @@ CROSSFADE_SECONDS = 5.0
 
 
 def check_mix(count: int, seconds: float | None, crossfade: float | None) -> None:
-    """Raise :class:`InputError` for a cross-fade (seconds) of one text, and for lengths out of range for ``count`` texts."""
+    """Raise :class:`InputError` for a cross-fade (seconds) of one text, and for lengths that are out of range."""
     example = 'lsdata render "rain" "fog" --crossfade 4 --seconds 60'
     if count < 2:
         if crossfade is not None:
@@ -130,7 +130,7 @@ def check_mix(count: int, seconds: float | None, crossfade: float | None) -> Non
 def mix_files(
     answers: Sequence[Answer], out: Path, seconds: float, crossfade: float | None, seed: int, sample_rate: int
 ) -> tuple[list[Path], Audio]:
-    """Render the answers one after the other, cross-faded at bar lines, and write the mix; return its path and the sound.
+    """Render the answers in sequence, cross-faded at bar lines, and write the mix; return its path and the sound.
 
     ``seconds`` is the total length, ``sample_rate`` is in Hz. See :func:`check_mix` for the lengths.
     """
@@ -149,7 +149,7 @@ def mix_files(
 def report_files(
     audio: Audio, pieces: Sequence[SavedPiece], written: Sequence[Path], seed: int, answers: Sequence[Answer]
 ) -> None:
-    """Print the words that were read in each text, its config, the fields without audible effect, and the written files."""
+    """Print what was read from each text, its config, the fields without audible effect, and the written files."""
     for piece, found in zip_longest(pieces, answers):
         if found is not None:
             say(f"render: {found.answered_by} read: {found.reasons}")

@@ -1,7 +1,7 @@
 """Cards: the README.md of each export, from the manifests and the rows.
 
-The header is card data of ``huggingface_hub``, the text a Jinja template of ``templates/``. Values from rows, texts or models are
-untrusted: :func:`md` escapes them, here or in the template.
+The header is card data of ``huggingface_hub``, the text a Jinja template of ``templates/``. Values from rows, texts or
+models are untrusted: :func:`md` escapes them, here or in the template.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def render_card(template: str, header: CardData, **values: object) -> str:
 
 
 def license_header(origin: Provenance, license_id: str | None) -> JsonObject:
-    """Return the licence lines of a card: ``license_id``, else the licence that all sources share, else "other" with a link."""
+    """Return a card's licence: ``license_id``, else the one that all sources share, else "other" with a link."""
     if license_id and (given := license_lines(license_id)):
         return given
     names = origin.licenses()
@@ -201,7 +201,7 @@ def _figure(value: Any) -> str:
 
 
 def _scores(facts: DatasetFacts) -> list[Cells]:
-    """Return number, mean, 5th percentile, median and 95th percentile of each scorer's scores of winners and all candidates."""
+    """Return n, mean, 5th percentile, median and 95th percentile of each scorer's scores."""
     return [
         _spread(scorer, of, numbers)
         for scorer in facts.candidates

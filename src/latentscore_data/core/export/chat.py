@@ -13,7 +13,7 @@ from latentscore_data.core.training.preference import marked_pairs, row_pair
 
 
 def sft_lines(rows: Iterable[ScoredRow]) -> Iterator[Line]:
-    """Yield ``{"messages": [system, user, assistant], "row_id": ...}`` for each row with a winner, with its training vibe."""
+    """Yield ``{"messages": [system, user, assistant], "row_id": ...}`` for each row with a winner."""
     for row in rows:
         if row.config_payload is not None:
             messages = [*prompt_messages(row.vibe_for_training), *completion_messages(row.config_payload)]
@@ -21,8 +21,8 @@ def sft_lines(rows: Iterable[ScoredRow]) -> Iterator[Line]:
 
 
 def preference_lines(rows: Iterable[ScoredRow], answers: Sequence[Preference] = ()) -> Iterator[Line]:
-    """Yield ``{"prompt": [system, user], "chosen": [assistant], "rejected": [assistant], ...}`` with the best and the worst
-    candidate of each row, and their scores by the scorer that chose the winner.
+    """Yield ``{"prompt": [system, user], "chosen": [assistant], "rejected": [assistant], ...}`` with the best and the
+    worst candidate of each row, and their scores by the scorer that chose the winner.
 
     A row that people judged (``answers``) gives their pairs instead, with the scorer ``marks`` and the scores 1 and 0.
     """

@@ -1,8 +1,9 @@
 """The types of a data set's columns, inferred from its rows.
 
-A kind is the name of a plain type ("string", "int64", "float64", "float32", "bool"), "json" (JSON text), "audio" (bytes of a sound
-file with its name), a list of one kind, or a dict of named kinds; None is an unknown kind. Features of a card and the Parquet schema
-are both made from kinds, so the JSONL and the Parquet files of a data set load with equal features, even if a split has no value.
+A kind is the name of a plain type ("string", "int64", "float64", "float32", "bool"), "json" (JSON text), "audio" (bytes
+of a sound file with its name), a list of one kind, or a dict of named kinds; None is an unknown kind. Features of a
+card and the Parquet schema are both made from kinds, so the JSONL and the Parquet files of a data set load with equal
+features, even if a split has no value.
 """
 
 from __future__ import annotations

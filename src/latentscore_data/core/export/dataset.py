@@ -64,10 +64,10 @@ def write_dataset(
     sounds: Sounds | None = None,
     answers: Sequence[Preference] = (),
 ) -> list[Table]:
-    """Write the configurations ``default`` (all columns), ``sft`` and ``preference``, each with its splits; return their tables.
+    """Write the configurations ``default`` (all columns), ``sft`` and ``preference``; return their tables.
 
-    With Parquet, the rows of ``default`` are also in ``jsonl/``. ``sounds`` adds the column ``audio`` to ``default``, and
-    ``answers`` adds people's pairs to ``preference``. Splits and configurations without rows are left out. Raises
+    With Parquet, the rows of ``default`` are also in ``jsonl/``. ``sounds`` adds the column ``audio`` to ``default``,
+    and ``answers`` adds people's pairs to ``preference``. Splits and configurations without rows are left out. Raises
     :class:`InputError` without any row, and :class:`VerificationError` if the files differ when they are read back.
     """
     whole = lines_of(splits, partial(_whole_lines, sounds=sounds))

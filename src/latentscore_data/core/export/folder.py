@@ -81,8 +81,8 @@ def _sweep_drafts(target: Path) -> None:
 
 
 def check_target(target: Path, overwrite: bool) -> None:
-    """Raise :class:`OutputError` for a target that may not be written: it exists and ``overwrite`` is false, it was not written by an
-    export, or it is the current folder."""
+    """Raise :class:`OutputError` for a target that may not be written: it exists and ``overwrite`` is false, it was not
+    written by an export, or it is the current folder."""
     if not target.exists():
         return
     if not target.is_dir() or any(target.iterdir()):

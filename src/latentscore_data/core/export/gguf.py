@@ -1,7 +1,8 @@
 """A merged model as a GGUF file, for llama.cpp and programs based on it.
 
-The ``gguf`` package provides the names of tensors and keys. This module adds what it leaves to the converter: the keys of each
-architecture, the checks of values that llama.cpp assumes, and the ``tokenizer.*`` keys from a tokenizer's files.
+The ``gguf`` package provides the names of tensors and keys. This module adds what it leaves to the converter: the keys
+of each architecture, the checks of values that llama.cpp assumes, and the ``tokenizer.*`` keys from a tokenizer's
+files.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Architecture:
     norm_offset: float = 0.0
     """Added to the weights of norms: Gemma stores the weight minus 1, llama.cpp expects the weight."""
     interleaved: bool = False
-    """True if llama.cpp expects rotary pairs side by side; transformers stores all first halves, then all second halves."""
+    """True if llama.cpp expects rotary pairs side by side; transformers stores first halves, then second halves."""
 
 
 def write_gguf(
@@ -62,10 +63,10 @@ def write_gguf(
 ) -> None:
     """Write a saved model (safetensors, config and tokenizer in one folder) as one GGUF file.
 
-    ``quantization`` is one of :data:`QUANTIZATIONS`, or f32. Weights are read and written one at a time. ``tokenizer_from`` is a
-    GGUF of the same family whose tokenizer keys are copied; without it they are made from ``tokenizer.json``. Raises
-    :class:`InputError` for an architecture, shape, tokenizer or quantization that cannot be written, and :class:`MissingError`
-    without the gguf package.
+    ``quantization`` is one of :data:`QUANTIZATIONS`, or f32. Weights are read and written one at a time.
+    ``tokenizer_from`` is a GGUF of the same family whose tokenizer keys are copied; without it they are made from
+    ``tokenizer.json``. Raises :class:`InputError` for an architecture, shape, tokenizer or quantization that cannot be
+    written, and :class:`MissingError` without the gguf package.
     """
     require("gguf", "ml", "writing GGUF")
     import gguf
@@ -122,7 +123,7 @@ def _converted(architecture: Architecture, config: Any, name: str, array: NDArra
 
 
 def _stored_kind(name: str, array: NDArray[np.float32], kind: Any) -> Any:
-    """Return the type of a tensor: float32 for vectors, at least 8 bits for the embedding, which is often also the output matrix."""
+    """Return a tensor's type: float32 for vectors, at least 8 bits for embeddings, often also the output matrix."""
     import gguf
 
     if array.ndim == 1:
@@ -309,7 +310,7 @@ def _steps(part: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
 
 
 def _merge_scores(model: Mapping[str, Any]) -> dict[str, float]:
-    """Return the score of each token. llama.cpp merges the pair with the highest score first, so scores follow the merges' order."""
+    """Return each token's score, in the order of the merges: llama.cpp merges the highest score first."""
     ranks: dict[str, int] = {}
     for rank, merge in enumerate(model["merges"]):
         left, right = merge if isinstance(merge, list) else merge.split(" ", 1)

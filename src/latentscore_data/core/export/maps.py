@@ -66,7 +66,7 @@ class EmbeddingSource:
 
 
 def embedding_source(kind: str, settings: Settings) -> EmbeddingSource:
-    """Return the embedder of a map of this kind, "text" or "audio". Raises :class:`MissingError` without its library or weights."""
+    """Return the embedder of a "text" or "audio" map. Raises :class:`MissingError` without its library or weights."""
     if kind == "audio":
         index = _clap_index(settings)
         return EmbeddingSource(
@@ -89,7 +89,7 @@ def embedding_source(kind: str, settings: Settings) -> EmbeddingSource:
 
 
 class ClapText:
-    """The text encoder of CLAP, for queries to a map of sounds: ``lookup(map, vibe, embedder=ClapText(load_settings()))``.
+    """CLAP's text encoder, for queries to a map of sounds: ``lookup(map, vibe, embedder=ClapText(load_settings()))``.
 
     Raises :class:`MissingError` if CLAP cannot run.
     """
@@ -114,11 +114,11 @@ def _clap_index(settings: Settings) -> ClapIndex:
 
 
 def write_map(folder: Path, rows: Iterable[ScoredRow], kind: str, vectors: Vectors, fingerprint: str) -> MapFacts:
-    """Write a map into ``folder``: ``map.jsonl`` with the published field names, and the same content in a form that loads fast.
+    """Write a map into ``folder``: ``map.jsonl`` with the published field names, and a form that loads fast.
 
-    That form is ``rows.jsonl`` (rows without embeddings) and ``map.safetensors`` (``embedding``: float32, shape (rows, dim);
-    ``row_ends``: int64, the byte at which each line of ``rows.jsonl`` ends). Raises :class:`InputError` if no row has a config, and
-    :class:`VerificationError` for embeddings of another shape or length.
+    That form is ``rows.jsonl`` (rows without embeddings) and ``map.safetensors`` (``embedding``: float32, shape (rows,
+    dim); ``row_ends``: int64, the byte at which each line of ``rows.jsonl`` ends). Raises :class:`InputError` if no row
+    has a config, and :class:`VerificationError` for embeddings of another shape or length.
     """
     from safetensors.numpy import save_file
 
@@ -180,7 +180,7 @@ def map_row(row: ScoredRow) -> Line:
 
 
 def write_map_table(folder: Path, splits: Mapping[str, Rows], source: EmbeddingSource, *, parquet: bool) -> list[Table]:
-    """Write the configuration ``map`` of a data set: :func:`map_row` with the embedding of the vibe. Return its table, if any."""
+    """Write the configuration ``map`` of a data set: :func:`map_row` with the vibe's embedding. Return its table."""
     lines: dict[str, Lines] = {}
     for split, rows in splits.items():
         chosen = [row for row in rows() if _has_config(row)]

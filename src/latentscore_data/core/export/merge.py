@@ -110,8 +110,8 @@ class Merged:
 def merge(source: Source, runs: Path, folder: Path) -> Merged:
     """Write the model as float32 safetensors with its tokenizer into ``folder``, load it again and compare.
 
-    Raises :class:`MissingError` for a base that cannot be loaded, :class:`InputError` for an adapter that does not match it, and
-    :class:`VerificationError` for weights that are not finite and for a written model that differs.
+    Raises :class:`MissingError` for a base that cannot be loaded, :class:`InputError` for an adapter that does not
+    match it, and :class:`VerificationError` for weights that are not finite and for a written model that differs.
     """
     base = adapter_base(source.weights)
     loaded = load_trained(source.weights, runs=runs)
@@ -182,7 +182,7 @@ def copy_adapter(source: Source, folder: Path) -> tuple[str, int]:
 
 
 def config_of(source: Source, runs: Path) -> Any:
-    """Return the architecture of the exported model, without its weights. Raises :class:`MissingError` for a missing base."""
+    """Return the exported model's architecture, without weights. Raises :class:`MissingError` for a missing base."""
     base = adapter_base(source.weights)
     return model_config(base, runs=runs) if base is not None else model_config(str(source.weights))
 

@@ -89,7 +89,7 @@ def _field(key: str, column: str, kind: Kind) -> JsonObject | None:
 
 
 def citation(name: str, license_id: str | None) -> str:
-    """Return the content of CITATION.cff. The publisher's name is unknown, so the authors are "the creators of NAME"."""
+    """Return the content of CITATION.cff. Authors are "the creators of NAME", because the publisher is unknown."""
     import yaml
 
     return yaml.safe_dump(

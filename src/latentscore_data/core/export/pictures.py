@@ -11,7 +11,7 @@ COLORS = ("#9AA9B8", "#C8553D")
 
 
 def histograms(title: str, series: Mapping[str, Sequence[float]]) -> str:
-    """Return an SVG of overlaid histograms of up to two series: the share of each series' values per bin, on one scale."""
+    """Return an SVG of histograms of up to two series: the share of each one's values per bin, on one scale."""
     values = [value for numbers in series.values() for value in numbers]
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     if low == high:
@@ -42,7 +42,7 @@ def histograms(title: str, series: Mapping[str, Sequence[float]]) -> str:
 
 
 def panels(title: str, series: Mapping[str, Sequence[float | None]]) -> str:
-    """Return an SVG of line plots side by side, each with its own scale, over the indices 0, 1, 2, ...; None is a gap."""
+    """Return an SVG of line plots side by side, each on its own scale, over the indices 0, 1, 2, ...; None is a gap."""
     width = (WIDTH - MARGIN) / max(1, len(series))
     parts = _frame(title)
     for number, (name, values) in enumerate(series.items()):

@@ -33,8 +33,8 @@ TRANSIENT_STATUSES = (408, 409, 412, 423, 425, 429)
 
 
 def check_push(repo: str) -> None:
-    """Check a push before any work. Raises :class:`InputError` for an invalid name, and :class:`MissingError` without a token or in
-    offline mode."""
+    """Check a push before any work. Raises :class:`InputError` for an invalid name, and :class:`MissingError` without a
+    token or in offline mode."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
@@ -53,13 +53,14 @@ def check_push(repo: str) -> None:
 
 
 def push_folder(folder: Path, repo: str, *, public: bool) -> str:
-    """Upload the files of an export, and no other file in its folder, in one commit; return the address of the repository.
+    """Upload the files of an export, and no others, in one commit; return the address of the repository.
 
-    Files of the previous push that are no longer in the export are deleted in the same commit; other files of the repository stay. A
-    new repository is private unless ``public``; an existing public one is an error without ``public``. A repeated push does not
-    upload finished files again. Raises :class:`MissingError` for a missing licence or notice and if the hub refuses the token,
-    :class:`InputError` for an export that the hub does not accept, :class:`OutputError` if the account's storage is full, and
-    :class:`StoppedError` for errors of the network or the hub that may not recur.
+    Files of the previous push that are no longer in the export are deleted in the same commit; other files of the
+    repository stay. A new repository is private unless ``public``; an existing public one is an error without
+    ``public``. A repeated push does not upload finished files again. Raises :class:`MissingError` for a missing licence
+    or notice and if the hub refuses the token, :class:`InputError` for an export that the hub does not accept,
+    :class:`OutputError` if the account's storage is full, and :class:`StoppedError` for errors of the network or the
+    hub that may not recur.
     """
     import httpx
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi

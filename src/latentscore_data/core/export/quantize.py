@@ -1,4 +1,4 @@
-"""GGUF files of every type, K-quants with llama.cpp's ``llama-quantize``, and the files that model servers need beside them."""
+"""GGUF files of every type, K-quants with llama.cpp's ``llama-quantize``, and the files that servers need."""
 
 from __future__ import annotations
 
@@ -38,8 +38,9 @@ def write_quantized(
 ) -> str | None:
     """Write a saved model as a GGUF file of any type; return the version of ``llama-quantize`` if it was used.
 
-    A K-quant is made from a temporary float32 file, so that weights are rounded only once. Raises what :func:`write_gguf` and
-    :func:`check_quantization` raise, and :class:`VerificationError` if the tool fails or writes another type.
+    A K-quant is made from a temporary float32 file, so that weights are rounded only once. Raises what
+    :func:`write_gguf` and :func:`check_quantization` raise, and :class:`VerificationError` if the tool fails or writes
+    another type.
     """
     check_quantization(quantization)
     if quantization in QUANTIZATIONS:
@@ -89,10 +90,10 @@ def _check_type(path: Path, quantization: str) -> None:
 
 
 def write_modelfile(folder: Path, name: str, gguf: str) -> None:
-    """Write ``Modelfile`` for ``ollama create`` and ``question.json`` for ``/api/chat``, whose ``format`` is the schema.
+    """Write ``Modelfile`` for ``ollama create``, and ``question.json`` for ``/api/chat`` with the schema as ``format``.
 
-    Ollama supports no grammar but a JSON schema. For a model that answers with labels there is no ``format``; ``answer.gbnf`` is the
-    grammar for llama.cpp's server. ``gguf`` is the path of the file, relative to ``folder``.
+    Ollama supports no grammar but a JSON schema. For a model that answers with labels there is no ``format``;
+    ``answer.gbnf`` is the grammar for llama.cpp's server. ``gguf`` is the path of the file, relative to ``folder``.
     """
     settings, form = ConfigsSettings(), form_of(folder)
     question = {"model": name, "stream": False, "messages": prompt_messages("rain on a tin roof", form=form)}

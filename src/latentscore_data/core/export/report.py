@@ -45,8 +45,8 @@ def write_report(
 ) -> int:
     """Write ``index.html``, ``audio/`` and the plots of scores; return the number of players on the page.
 
-    ``checks`` are (group, measure, value, limit, verdict). The winners of ``sample`` are rendered with the ``seed`` and (up to 20 s)
-    the ``seconds`` of their scores.
+    ``checks`` are (group, measure, value, limit, verdict). The winners of ``sample`` are rendered with the ``seed`` and
+    (up to 20 s) the ``seconds`` of their scores.
     """
     rows = [_player(folder, row, min(seconds, MOST_SECONDS), seed) for row in sample]
     draw_scores(folder, facts)
@@ -79,7 +79,7 @@ def write_report(
 
 
 def choose_sample(rows: Iterable[ScoredRow]) -> list[ScoredRow]:
-    """Return the rows with a winner that have the lowest hashes of their ids: always the same ones, from all of the data."""
+    """Return the rows with a winner that have the lowest hashes of their ids: a reproducible sample."""
     with_winner = (row for row in rows if row.config_payload is not None)
     return heapq.nsmallest(SAMPLE_ROWS, with_winner, key=lambda row: (unit_hash("report", row.row_id), row.row_id))
 
@@ -115,7 +115,7 @@ def _player(folder: Path, row: ScoredRow, seconds: float, seed: int) -> JsonObje
 
 
 def _flow(workspace: Workspace, facts: DatasetFacts, origin: Provenance) -> list[JsonObject]:
-    """Return the number of rows after each step of the chain, without steps that have none, and the failures of each stage."""
+    """Return the number of rows after each step of the chain that has any, and the failures of each stage."""
     steps = [
         ("texts sampled", count_lines(workspace.text_files()), "lsdata download"),
         ("texts read by a model", count_lines([workspace.extracted]), "lsdata vibes"),

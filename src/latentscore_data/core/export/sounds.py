@@ -40,9 +40,9 @@ def _name(payload: Mapping[str, Any]) -> str:
 def rendered(
     root: Path, rows: Iterable[ScoredRow], seconds: float, seed: int, workers: int, step: Callable[[int], object]
 ) -> Iterator[Sounds]:
-    """Render the winners' sounds, each config once: 48 kHz, stereo, 16 bit, ``seconds`` long. The files exist inside the block.
+    """Render the winners' sounds, each config once: 48 kHz, stereo, 16 bit, ``seconds`` long; deleted at the end.
 
-    ``step`` is called after each sound with the number of all sounds. Raises :class:`WorkerFailure` if one cannot be rendered.
+    ``step`` gets the number of all sounds after each. Raises :class:`WorkerFailure` if one cannot be rendered.
     """
     with tempfile.TemporaryDirectory(dir=root, prefix=".sounds-") as folder:
         sounds = Sounds(Path(folder))

@@ -30,7 +30,7 @@ def split_name(split: str) -> str:
 
 @dataclass
 class Table:
-    """A written configuration. Keys are the workspace's names of splits; paths are relative to the data set's folder."""
+    """A written configuration. Keys are the workspace's splits; paths are relative to the data set's folder."""
 
     name: str
     columns: dict[str, Kind]
@@ -49,7 +49,7 @@ def write_table(
     parquet: bool,
     kinds: Mapping[str, Kind] | None = None,
 ) -> Table:
-    """Write each split below ``root/folder`` as ``<split>-00000-of-00001.parquet`` (or ``<split>.jsonl``), and read it back.
+    """Write each split to ``root/folder`` as ``<split>-00000-of-00001.parquet`` or ``<split>.jsonl``; read it back.
 
     ``kinds`` sets the types of columns that cannot be inferred. Splits without rows are left out. Raises
     :class:`VerificationError` if the files differ when they are read back.

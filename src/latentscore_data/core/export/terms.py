@@ -47,8 +47,8 @@ def terms_of(chain: Sequence[str], model_type: str) -> Terms | None:
 def ship_terms(folder: Path, terms: Terms | None, chain: Sequence[str], text: Path | None) -> list[str]:
     """Write the licence and the notice into ``folder``; return what is missing before the model may be distributed.
 
-    The text of the licence is the file ``text``, else the files beside the base model's weights, else, for Apache-2.0, this
-    package's licence.
+    The text of the licence is the file ``text``, else the files beside the base model's weights, else, for Apache-2.0,
+    this package's licence.
     """
     texts = [required(text)] if text is not None else _beside(chain[-1])
     for path in texts:

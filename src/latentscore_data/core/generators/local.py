@@ -1,8 +1,8 @@
 """The generator of local models, ``local:NAME``, on this machine or on a remote executor.
 
 Each batch is decoded greedily twice: without constraints, to measure whether the model writes valid payloads by itself
-(``raw_valid``; generation ends early if the first tokens are not those of an answer), and constrained to the answers' grammar. The
-second answer counts.
+(``raw_valid``; generation ends early if the first tokens are not those of an answer), and constrained to the answers'
+grammar. The second answer counts.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ from latentscore_data.core.llm.prompts import config_prompt_hash, named_system, 
 class LocalGenerator:
     """``local:NAME``: a folder, an adapter, a training run, a GGUF file, a hub id or ``tiny-random``.
 
-    Raises :class:`MissingError` without the ml extra or the weights, and :class:`InputError` for a model that cannot be loaded.
+    Raises :class:`MissingError` without the ml extra or the weights, and :class:`InputError` for a model that cannot be
+    loaded.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class LocalGenerator:
 
 
 def _read(text: str, *, cut: bool, strict: bool) -> Generated:
-    """Return the payload of an answer, or its failure. The grammar allows control characters in strings, ``strict`` JSON does not."""
+    """Return an answer's payload or failure. Unless ``strict``, strings may contain control characters."""
     try:
         value = json.loads(text, strict=strict)
     except (ValueError, RecursionError):
@@ -105,9 +106,9 @@ def answers_fingerprint(name: str, runs: Path, max_new_tokens: int, system: str 
 class RemoteGenerator:
     """``local:NAME`` on a remote executor; ``NAME`` is a hub id or a training run.
 
-    Its fingerprint is that of :class:`LocalGenerator`. Rows, prompts and settings are sent as JSON text. The cost of an answer is its
-    share of the seconds that a worker needed for its shard. Raises :class:`MissingError` if the executor cannot be used,
-    :class:`InputError` for a model that its workers cannot load, and the error of a failed shard.
+    Its fingerprint is that of :class:`LocalGenerator`. Rows, prompts and settings are sent as JSON text. The cost of an
+    answer is its share of the seconds that a worker needed for its shard. Raises :class:`MissingError` if the executor
+    cannot be used, :class:`InputError` for a model that its workers cannot load, and the error of a failed shard.
     """
 
     def __init__(
@@ -191,7 +192,7 @@ class LocalKind(SourceKind):
 
 
 def run_record(name: str, runs: Path) -> JsonObject:
-    """Return the record of a run for its id, or for a path to its folder, its model or its export; empty without a record."""
+    """Return the record of a run for its id or the path of its folder, model or export; empty without a record."""
     named = Path(name).expanduser()
     places = (runs / name, *((named, named.parent) if named.exists() else ()))
     # An exported model has the record of its run as training.json.
@@ -202,7 +203,7 @@ def run_record(name: str, runs: Path) -> JsonObject:
 
 
 def system_of(name: str, runs: Path, prompts: PromptsSettings) -> str | None:
-    """Return the system message for a model: that of its training for a run, else that of the settings; None for the package's own.
+    """Return a model's system message: a run's own, else that of the settings; None for the package's own.
 
     Raises :class:`InputError` for a damaged record or prompt file.
     """
@@ -212,7 +213,7 @@ def system_of(name: str, runs: Path, prompts: PromptsSettings) -> str | None:
 
 
 def taught_by(name: str, runs: Path) -> tuple[str, ...]:
-    """Return the scorers that chose a model's training rows or rewarded it, also those of the runs that it continues."""
+    """Return the scorers that chose training rows of a model or rewarded it, with those of the runs it continues."""
     found: dict[str, None] = {}
     names = [name]
     for one in names:

@@ -68,7 +68,7 @@ def parse_sources(texts: Sequence[str]) -> list[SourceName]:
 def make_generator(source: str | SourceName, deps: GeneratorDeps) -> AnyGenerator:
     """Return the generator of a source.
 
-    Raises :class:`InputError` for an invalid source, and :class:`MissingError` for missing rows, weights, extras or keys.
+    Raises :class:`InputError` for an invalid source, :class:`MissingError` for missing rows, weights, extras or keys.
     """
     name = parse_source(source) if isinstance(source, str) else source
     return kind_of(name).make(name, deps)

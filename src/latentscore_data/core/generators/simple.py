@@ -34,7 +34,7 @@ FIRST_VALID = "first_valid"
 """``dataset:first_valid``: the first valid candidate of a row, which is the model's answer with N = 1."""
 
 SEARCHED, STARTED = "search", "model"
-"""``dataset:search``: the candidate that a search found; ``dataset:model``: the best of the candidates that it started from."""
+"""``dataset:search``: the candidate that a search found; ``dataset:model``: the best candidate that it started from."""
 
 
 def payload_in(row: VibeRow, column: str) -> Payload | None:
@@ -71,7 +71,7 @@ class DatasetGenerator:
 
 
 class RandomGenerator:
-    """``baseline:random``: every label is drawn with equal probability. It is the score of a model that understands nothing."""
+    """``baseline:random``: every label is drawn with equal probability, whatever the vibe."""
 
     batch_size = 64
 
@@ -150,7 +150,7 @@ def most_common_payload(payloads: Sequence[Payload]) -> Payload:
 
 
 def checked(payload: Payload, started: float | None = None) -> Generated:
-    """Return the validated payload, or the reason why it is invalid. ``started`` is the :func:`perf_counter` before it was made."""
+    """Return the validated payload or the failure. ``started`` is the :func:`perf_counter` before it was made."""
     seconds = None if started is None else perf_counter() - started
     try:
         valid = parse_payload(payload)

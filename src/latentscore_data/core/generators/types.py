@@ -23,10 +23,10 @@ from latentscore_data.core.scoring.clap_index import ClapIndex
 
 @dataclass(frozen=True)
 class Generated:
-    """One answer. ``payload`` is None if there is no valid one; ``failure`` is then the reason, the same for equal causes.
+    """One answer. ``payload`` is None if there is no valid one; ``failure`` is then the reason.
 
-    ``raw_valid`` is True if the model's answer without constrained decoding was valid; None for other generators. ``seconds`` is
-    this answer's share of its batch's time; None if nothing is generated. ``cost_usd`` is in US dollars.
+    ``raw_valid`` is True if the model's answer without constrained decoding was valid; None for other generators.
+    ``seconds`` is this answer's share of its batch's time; None if nothing is generated. ``cost_usd`` is in US dollars.
     """
 
     payload: Payload | None = None
@@ -63,7 +63,7 @@ class AskingGenerator(Protocol):
     llm: LLM
 
     async def ask(self, row: VibeRow) -> Generated:
-        """Return the answer to one row. Raises :class:`~latentscore_data.core.base.loop.RowFailure` if it failed and is not recorded."""
+        """Return the answer to one row. Raises :class:`RowFailure` for a failure that is not recorded as an answer."""
         ...
 
 
@@ -88,7 +88,7 @@ class SourceName:
 
 @dataclass(frozen=True)
 class GeneratorDeps:
-    """The dependencies of generators. Expensive ones are callables, so that they are made only if a generator needs them."""
+    """The dependencies of generators. Expensive ones are callables and made only if needed."""
 
     bench: BenchSettings
     configs: ConfigsSettings
@@ -123,7 +123,7 @@ class Depends:
 
 @dataclass(frozen=True)
 class KnownRows:
-    """The inputs of a source's description: the compared rows, the training rows, the folder of the runs, the prompts."""
+    """The inputs of a source's description: the compared rows, the training rows, the runs' folder, the prompts."""
 
     rows: Sequence[VibeRow]
     training: Sequence[ScoredRow]
@@ -133,7 +133,7 @@ class KnownRows:
 
 @dataclass(frozen=True)
 class SourceNote:
-    """A description of a source, and the scorers that chose its answers or training rows, whose scores of it are biased."""
+    """A source's description, and the scorers that chose its answers or training rows: their scores are biased."""
 
     text: str = ""
     chosen_by: tuple[str, ...] = ()
@@ -149,7 +149,7 @@ class SourceKind:
     """True for a source that returns payloads of the rows. A suite's rows have none."""
 
     def make(self, source: SourceName, deps: GeneratorDeps) -> AnyGenerator:
-        """Return the generator. Raises :class:`InputError` or :class:`MissingError` for missing rows, weights or keys."""
+        """Return the generator. Raises :class:`InputError` or :class:`MissingError` if it cannot be made."""
         raise NotImplementedError
 
     def check(self, source: SourceName, settings: Settings) -> None:

@@ -86,8 +86,8 @@ def absolute_base(name: str, runs: Path) -> str:
 def load_base(name: str, *, runs: Path | None = None, device: str = "cpu", quantize: str = "none") -> Loaded:
     """Load a base model by short name, hub id, folder, GGUF file or run id, ready to be trained.
 
-    Weights are float32 on a CPU and bfloat16 on a GPU; with ``quantize`` "4bit" they are NF4 (:func:`check_quantize`). Raises
-    :class:`MissingError` if it cannot be found, and :class:`InputError` for an adapter or a damaged model.
+    Weights are float32 on a CPU and bfloat16 on a GPU; with ``quantize`` "4bit" they are NF4 (:func:`check_quantize`).
+    Raises :class:`MissingError` if it cannot be found, and :class:`InputError` for an adapter or a damaged model.
     """
     require("transformers", "ml", "training")
     if quantize != "none":
@@ -103,8 +103,7 @@ def load_base(name: str, *, runs: Path | None = None, device: str = "cpu", quant
 
 
 def check_quantize(name: str, device: str) -> None:
-    """Raise :class:`MissingError` without an NVIDIA GPU or bitsandbytes, and :class:`InputError` for a model that cannot be
-    loaded in 4 bits."""
+    """Raise :class:`MissingError` without a GPU or bitsandbytes, :class:`InputError` without safetensors."""
     if device != "cuda" or find_spec("bitsandbytes") is None:
         lacking = "there is no NVIDIA GPU here" if device != "cuda" else "bitsandbytes is not installed"
         raise MissingError(
@@ -123,8 +122,8 @@ def load_trained(
 ) -> Loaded:
     """Load a model that training saved: an adapter on its base, or a whole model.
 
-    ``trainable`` loads the adapter for further training. Raises what :func:`load_base` raises, and :class:`InputError` for an
-    adapter that does not match its base.
+    ``trainable`` loads the adapter for further training. Raises what :func:`load_base` raises, and :class:`InputError`
+    for an adapter that does not match its base.
     """
     base = adapter_base(folder)
     if base is None:
@@ -194,7 +193,7 @@ def model_config(name: str, *, runs: Path | None = None) -> Any:
 
 
 def unreachable_hub(repo: str) -> str | None:
-    """Return why the hub cannot be reached, or None if it can. Raises :class:`MissingError` if it does not have the model.
+    """Return why the hub cannot be reached, or None. Raises :class:`MissingError` if it lacks the model.
 
     One request with a short time-out: without a connection, the libraries retry each file of a model for minutes.
     """
@@ -216,7 +215,7 @@ def unreachable_hub(repo: str) -> str | None:
 
 
 def check_base(name: str, *, runs: Path | None = None) -> None:
-    """Raise :class:`MissingError` for a base model that is neither on this machine nor on the hub. Downloads nothing."""
+    """Raise :class:`MissingError` for a base model neither on this machine nor on the hub. Downloads nothing."""
     if is_local(name, runs):
         return
     from huggingface_hub import try_to_load_from_cache
@@ -229,7 +228,7 @@ def check_base(name: str, *, runs: Path | None = None) -> None:
 
 @cache
 def _only_cached(repo: str) -> bool:
-    """Return True if the files of a hub model must come from the cache. Raises :class:`MissingError` if they are not in it."""
+    """Return True if a hub model must come from the cache. Raises :class:`MissingError` if it is not in it."""
     from huggingface_hub import try_to_load_from_cache
 
     reason = unreachable_hub(repo)
@@ -260,8 +259,8 @@ def pick_device(wanted: str) -> str:
 def _found(where: str, base: str | None = None) -> Iterator[None]:
     """Convert the libraries' errors for a missing or damaged model to :class:`MissingError` or :class:`InputError`.
 
-    Libraries raise many types (SafetensorError, UnpicklingError, EOFError, a bare Exception of tokenizers), so all exceptions are
-    caught. ``base`` is the base model of an adapter in ``where``.
+    Libraries raise many types (SafetensorError, UnpicklingError, EOFError, a bare Exception of tokenizers), so all
+    exceptions are caught. ``base`` is the base model of an adapter in ``where``.
     """
     try:
         yield
@@ -363,8 +362,8 @@ def _prepared(loaded: Loaded, device: str | None) -> Loaded:
 
 
 def _usable(tokenizer: Any, where: str) -> Any:
-    """Return the tokenizer with a padding token and a chat template. Raises :class:`InputError` if it has no end token or no
-    template that renders all messages."""
+    """Return the tokenizer with a padding token and a chat template. Raises :class:`InputError` if it has no end token
+    or no template that renders all messages."""
     if tokenizer.eos_token is None:
         raise InputError(
             f"the tokenizer of {where} names no end-of-sequence token", "add eos_token to its tokenizer_config.json"
@@ -380,7 +379,7 @@ def _usable(tokenizer: Any, where: str) -> Any:
 
 
 def _check_template(tokenizer: Any, where: str) -> None:
-    """Raise :class:`InputError` for a template that fails, or drops the message of the system, the user or the assistant."""
+    """Raise :class:`InputError` for a template that fails or drops a system, user or assistant message."""
     messages = [{"role": role, "content": f"lsdata {role}"} for role in ("system", "user", "assistant")]
     remedy = "use another instruction-tuned model, or correct the template"
     try:

@@ -15,7 +15,7 @@ from latentscore_data.core.base.jsonl import replace_json
 
 STATE = "trainer_state.json"
 NEEDED = (STATE, "optimizer.pt", "scheduler.pt")
-"""Files that training needs to resume. The trainer silently replaces a missing optimizer or random state by a new one."""
+"""Files that resuming needs. The trainer silently replaces a missing optimizer or random state."""
 
 
 def step_of(checkpoint: Path) -> int:
@@ -59,7 +59,7 @@ def damage(checkpoint: Path) -> str | None:
 
 
 def mend_best(checkpoint: Path, say: Callable[[str], None]) -> None:
-    """Correct the path of the best checkpoint in the trainer's state; remove it if that checkpoint is missing or damaged.
+    """Correct the best checkpoint's path in the trainer's state; remove it if it is missing or damaged.
 
     The trainer loads the best checkpoint when training ends, and silently keeps the last weights if it is missing.
     """

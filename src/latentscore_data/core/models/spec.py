@@ -1,4 +1,4 @@
-"""The training spec: everything that decides a run's result, resolved before the run starts and written to ``spec.json``."""
+"""The training spec: everything that determines a run's result, written to ``spec.json`` before it starts."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ LATER_FIELDS = (
 
 
 def unnamed(model: BaseModel) -> dict[str, Any]:
-    """Return the :data:`LATER_FIELDS` of a spec or of its settings that are at their defaults, as pydantic's ``exclude``."""
+    """Return the :data:`LATER_FIELDS` that are at their defaults, as pydantic's ``exclude``."""
     found: dict[str, Any] = {}
     for dotted in LATER_FIELDS:
         section, _, name = dotted.rpartition(".")
@@ -226,8 +226,8 @@ class Choices:
 def effective_settings(settings: TrainSettings, choices: Choices) -> tuple[TrainSettings, Origins]:
     """Return the settings of one run, with recipe and presets applied, and each value's origin.
 
-    Precedence from lowest to highest: default, recipe, settings, preset, ``--set``. Raises :class:`InputError` for an unknown
-    name or an invalid value.
+    Precedence from lowest to highest: default, recipe, settings, preset, ``--set``. Raises :class:`InputError` for an
+    unknown name or an invalid value.
     """
     recipes = preset_table()["recipe"]
     defaults = dict(leaves(TrainSettings().model_dump()))
@@ -257,7 +257,7 @@ def build_spec(
     scoring: ScoringSettings,
     system: str | None = None,
 ) -> tuple[TrainSpec, Origins]:
-    """Return the spec of one run and each value's origin. Raises :class:`InputError` for values that do not fit together."""
+    """Return the spec of one run and each value's origin. Raises :class:`InputError` for inconsistent values."""
     train, origins = effective_settings(settings, choices)
     is_grpo, choose_by = choices.kind == "grpo", train.choose_by or "eval_loss"
     renders = train.grpo.reward == "standard" and train.grpo.audio_weight > 0

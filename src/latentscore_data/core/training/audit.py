@@ -64,7 +64,7 @@ class Measured:
 
 
 def usable(rows: Sequence[ScoredRow], dropped: Counter[str]) -> list[ScoredRow]:
-    """Return the rows that hold a valid payload, their titles cut to the allowed length; count the others in ``dropped``."""
+    """Return the rows with a valid payload, titles cut to the allowed length; count the others in ``dropped``."""
     kept: list[ScoredRow] = []
     for row in rows:
         if row.config_payload is None:

@@ -37,8 +37,8 @@ SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Answers:
-    """A model's answers to the validation rows: payloads (None for an invalid answer), and the share, 0 to 1, that was valid
-    without constrained decoding."""
+    """A model's answers to the validation rows: payloads (None for an invalid answer), and the share, 0 to 1, that was
+    valid without constrained decoding."""
 
     payloads: list[dict[str, Any] | None]
     valid: float
@@ -124,8 +124,8 @@ def _payload(text: str, row: ScoredRow, form: AnswerForm) -> dict[str, Any] | No
 def score_callbacks(
     context: TrainContext, validating: bool, add: Callable[[Line], None]
 ) -> Iterator[list[TrainerCallback]]:
-    """The callback that scores validation answers, while its rendering workers run; no callback if the spec chooses by the
-    loss. ``add`` appends a line to the run's metrics."""
+    """The callback that scores validation answers, while its rendering workers run; no callback if the spec chooses by
+    the loss. ``add`` appends a line to the run's metrics."""
     if not validating or context.spec.choose_by != "score":
         yield []
     elif not is_first():  # the first process scores for all
@@ -141,8 +141,8 @@ def score_callbacks(
 def open_scorer(scoring: ScoringSettings | None, scorer: str, seconds: float) -> Iterator[tuple[str, str, ScorePairs]]:
     """Yield (scorer, reason for this choice, a function that renders and scores pairs), while rendering workers run.
 
-    ``seconds`` is the length of the audio. The function returns None for a config that cannot be rendered, and NaN for a sound
-    without a score. Raises :class:`InputError` for a spec without settings of scorers.
+    ``seconds`` is the length of the audio. The function returns None for a config that cannot be rendered, and NaN for
+    a sound without a score. Raises :class:`InputError` for a spec without settings of scorers.
     """
     if scoring is None:
         raise InputError("the spec of this run contains no settings of scorers", "make it with lsdata train")

@@ -1,4 +1,4 @@
-"""The context of a training recipe: the loaded model, the rows, the receivers of progress; errors and output of libraries."""
+"""The context of a training recipe: model, rows and progress; handling of the libraries' errors and output."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class TrainContext:
 
 @contextlib.contextmanager
 def disk_full(path: Path) -> Iterator[None]:
-    """Turn the libraries' errors of a full disk into :class:`OutputError`, and those of a full GPU into :class:`InputError`."""
+    """Convert errors of a full disk to :class:`OutputError`, and of a full GPU to :class:`InputError`."""
     try:
         with writing(path):
             yield

@@ -20,10 +20,10 @@ from latentscore_data.core.training.sft import lora_config
 
 
 def train_dpo(context: TrainContext) -> tuple[Any, MetricsCallback]:
-    """Train on the pairs of ``train`` (Rafailov et al. 2023, arXiv 2305.18290). Return the trainer and the run's metrics.
+    """Train on the pairs of ``train`` (DPO, arXiv 2305.18290). Return the trainer and the run's metrics.
 
-    The frozen reference is the model at the start of the run: a copy of the adapter that it continues, the base model under a
-    new adapter, or a second copy of a model whose weights are all trained.
+    The frozen reference is the model at the start of the run: a copy of the adapter that it continues, the base model
+    under a new adapter, or a second copy of a model whose weights are all trained.
     """
     spec, loaded, tokenizer = context.spec, context.loaded, context.loaded.tokenizer
     validation = pairs(context.rows.get("val", []), tokenizer, spec)

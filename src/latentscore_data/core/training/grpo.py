@@ -42,7 +42,7 @@ Reward = Callable[[Sequence[str], Sequence[str]], Sequence[Any]]
 """A user's reward: (vibes, answers) -> a number for each answer."""
 
 TrainerReward = Callable[..., list[float | None]]
-"""A reward as the trainer calls it. Ours never return None, because the trainer ignores such an answer instead of penalizing it."""
+"""A reward as the trainer calls it. It never returns None, because the trainer ignores such an answer."""
 
 FEWEST_SCORES = 20
 """If the rows hold fewer scores, the percentiles of the audio part are measured on the reference answers."""
@@ -93,7 +93,7 @@ def train_grpo(context: TrainContext) -> tuple[Any, MetricsCallback]:
 
 
 class ScoredTrainer(GRPOTrainer):
-    """GRPO that validates only with its callbacks. TRL's own validation would also generate and reward groups of answers."""
+    """GRPO that validates only with its callbacks. TRL's validation generates and rewards groups of answers."""
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Return the metrics of the callbacks."""
@@ -137,14 +137,14 @@ def vllm_grammar(spec: TrainSpec) -> dict[str, Any]:
 
 
 def constrain_generation(context: TrainContext) -> None:
-    """Constrain transformers' generation during training to the answers' grammar, with the mask that bench and configs use.
+    """Constrain transformers' generation to the answers' grammar, with the mask that bench and configs use.
 
-    Completions are then drawn from q = p * mask / Z, where p is the model's distribution and Z the share of p that the grammar
-    allows. The trainer's log-probabilities, ratios and KL penalty remain those of p: the gradient is that of
-    log p = log q + log Z - log mask, so an answer with a high reward also raises Z, and one with a low reward lowers it. After
-    SFT, Z is near 1 at almost every token and the two gradients agree. The exact gradient, of log q, needs the mask of every
-    token inside the trainer's fused head, which TRL 1.16 does not support. Train a model that does not know the form with SFT
-    first. For vLLM see :func:`vllm_grammar`.
+    Completions are then drawn from q = p * mask / Z, where p is the model's distribution and Z the share of p that the
+    grammar allows. The trainer's log-probabilities, ratios and KL penalty remain those of p: the gradient is that of
+    log p = log q + log Z - log mask, so an answer with a high reward also raises Z, and one with a low reward lowers
+    it. After SFT, Z is near 1 at almost every token and the two gradients agree. The exact gradient, of log q, needs
+    the mask of every token inside the trainer's fused head, which TRL 1.16 does not support. Train a model that does
+    not know the form with SFT first. For vLLM see :func:`vllm_grammar`.
     """
     loaded = context.loaded
     decoder = SchemaDecoder(loaded.model, loaded.tokenizer, context.spec.base_model)
@@ -176,7 +176,7 @@ def prompts(rows: Sequence[ScoredRow], spec: TrainSpec) -> Dataset:
 def reward_functions(
     spec: TrainSpec, rows: Sequence[ScoredRow], folder: RunFolder, say: Say
 ) -> Iterator[tuple[list[TrainerReward], list[float]]]:
-    """The reward functions that the trainer calls, and their weights: the user's function, or the parts of the standard reward."""
+    """The trainer's reward functions and their weights: the user's function, or the standard reward's parts."""
     if (own := own_reward(spec.rollout.reward)) is not None:
         yield [_named("own", _checked(own, spec.rollout.reward))], [1.0]
         return
@@ -265,7 +265,7 @@ def _reference_answers(rows: Sequence[ScoredRow], form: AnswerForm) -> list[str]
 def measure_scale(
     scorer: str, rows: Sequence[ScoredRow], score_pairs: ScorePairs, form: AnswerForm = JSON
 ) -> Calibration:
-    """Return the range of the scorer's values: from the rows' scores, or from scoring the rows' answers if they hold too few."""
+    """Return the range of the scorer's values, from the rows' scores or, if too few, from scoring answers."""
     known = [value for row in rows for value in row.candidate_scores.get(scorer, []) if value is not None]
     if len(known) < FEWEST_SCORES:
         references = [(row.vibe_original, row.config_payload["config"]) for row in rows if row.config_payload]
@@ -274,7 +274,7 @@ def measure_scale(
 
 
 def title_similarity(say: Say) -> Similarity:
-    """Return a function for the cosine of a title's and a vibe's embeddings: MiniLM if installed, else the package's word vectors."""
+    """Return the cosine of a title and a vibe as a function: MiniLM if installed, else word vectors."""
     choice = choose_embedder(DedupeSettings(model="auto"))
     embedder = load_embedder(choice)
     say(f"title reward: {choice.name} ({choice.why})")

@@ -1,6 +1,7 @@
-"""One run on several GPUs of a machine: ``accelerate launch`` starts a process for each; the first one reports its progress.
+"""One run on several GPUs: ``accelerate launch`` starts a process for each; the first reports progress.
 
-It prints one JSON object per line: ``{"say": TEXT}``, ``{"checkpoint": FOLDER}`` or ``{"failed": [KIND, MESSAGE, REMEDY]}``.
+It prints one JSON object per line: ``{"say": TEXT}``, ``{"checkpoint": FOLDER}`` or ``{"failed": [KIND, MESSAGE,
+REMEDY]}``.
 """
 
 from __future__ import annotations
@@ -49,10 +50,10 @@ def train_together(
     say: Callable[[str], None] = log.info,
     deadline: float | None = None,
 ) -> dict[str, Any]:
-    """Run :func:`run_training` in so many processes, or in this one if ``processes`` is 1. Return the content of ``run.json``.
+    """Run :func:`run_training` in so many processes (1: in this one). Return the content of ``run.json``.
 
-    Raises :class:`InputError` if the batch cannot be divided or the machine has fewer GPUs, the error of the first process, and
-    :class:`OutputError` if the processes end without one.
+    Raises :class:`InputError` if the batch cannot be divided or the machine has fewer GPUs, the error of the first
+    process, and :class:`OutputError` if the processes end without one.
     """
     if processes == 1 or folder.done:
         return run_training(spec, folder.path, on_checkpoint, say=say, deadline=deadline)
@@ -93,7 +94,7 @@ def train_together(
 def _handle(
     line: str, other_lines: list[str], say: Callable[[str], None], on_checkpoint: Callable[[Path], None] | None
 ) -> None:
-    """Handle a line of output: a report of the first process, or a library's output, which is added to ``other_lines``."""
+    """Handle a line of output: a report of the first process; any other line is added to ``other_lines``."""
     try:
         report = json.loads(line)
     except ValueError:

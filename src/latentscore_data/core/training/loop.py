@@ -77,7 +77,7 @@ def common_arguments(context: TrainContext) -> dict[str, Any]:
 
 
 def validation_arguments(context: TrainContext, validating: bool) -> dict[str, Any]:
-    """Return the arguments of a trainer that validates at each checkpoint and ends with the best one, if ``validating``."""
+    """Return the arguments to validate at each checkpoint and end with the best one, if ``validating``."""
     if not validating:
         return {"eval_strategy": "no"}
     return {
@@ -91,7 +91,7 @@ def validation_arguments(context: TrainContext, validating: bool) -> dict[str, A
 
 
 class MetricsCallback(TrainerCallback):
-    """Writes each logged step to ``metrics.jsonl``, reports progress and complete checkpoints, and stops at the deadline."""
+    """Writes ``metrics.jsonl``, reports progress and complete checkpoints, and stops at the deadline."""
 
     def __init__(self, folder: RunFolder, watching: Watching) -> None:
         self.folder = folder
@@ -157,8 +157,9 @@ def run_trainer(
 ) -> tuple[Any, MetricsCallback]:
     """Train from the newest complete checkpoint, or from the start. Return the trainer and the run's metrics.
 
-    ``make_trainer`` makes the trainer with the given callbacks. Only SFT and DPO stop early. Raises :class:`OutputError` if the
-    disk is full, and :class:`InputError` if the GPU is out of memory or not even one step was trained.
+    ``make_trainer`` makes the trainer with the given callbacks. Only SFT and DPO stop early. Raises
+    :class:`OutputError` if the disk is full, and :class:`InputError` if the GPU is out of memory or not even one step
+    was trained.
     """
     folder, watching, patience = context.folder, context.watching, context.spec.checkpoint.early_stopping_patience
     stopping = [EarlyStoppingCallback(patience)] if validating and patience and context.spec.kind != "grpo" else []
@@ -192,8 +193,8 @@ def run_trainer(
 def _had_ended(trainer: Any, checkpoint: Path, context: TrainContext) -> bool:
     """Return True if training had ended at ``checkpoint``; the trainer then holds the model that it ended with.
 
-    A resumed trainer does not restore the patience counter of early stopping, and would train for a step or more. The counter
-    is restored here, unless ``--force`` has changed the spec since.
+    A resumed trainer does not restore the patience counter of early stopping, and would train for a step or more. The
+    counter is restored here, unless ``--force`` has changed the spec since.
     """
     state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
     ended = state.global_step >= context.audit.steps

@@ -19,7 +19,7 @@ MARKS = "marks"
 
 @dataclass(frozen=True)
 class Pair:
-    """Two answers to the vibe of ``row``. ``source`` is the scorer that judged them, or :data:`MARKS`; scores are in its unit."""
+    """Two answers to the vibe of ``row``. ``source`` is a scorer or :data:`MARKS`; scores are in its unit."""
 
     row: ScoredRow
     source: str
@@ -57,11 +57,11 @@ class PairSet:
 def preference_pairs(
     rows: Sequence[ScoredRow], dpo: DpoSettings, more: Iterable[Pair] = (), form: AnswerForm = JSON
 ) -> PairSet:
-    """Return at most one pair for each row: its best candidate, and the worst one of similar length in the answers' form.
+    """Return at most one pair for each row: its best candidate, and the worst one of similar length.
 
-    A pair's scores differ by at least ``dpo.margin`` times the standard deviation of the scores of one vibe's candidates,
-    pooled over the rows by scorer. So near ties are left out, whatever the scorer's unit. ``more`` are pairs from another source,
-    such as marks: all are kept, and their rows give no pair by score.
+    A pair's scores differ by at least ``dpo.margin`` times the standard deviation of the scores of one vibe's
+    candidates, pooled over the rows by scorer. So near ties are left out, whatever the scorer's unit. ``more`` are
+    pairs from another source, such as marks: all are kept, and their rows give no pair by score.
     """
     found = PairSet([*more])
     judged = {pair.row.row_id for pair in found.pairs}
@@ -88,8 +88,8 @@ def row_pair(
 ) -> Pair | None:
     """Return the row's best candidate with its worst one, or None if no two candidates qualify.
 
-    The scores are those of the scorer that chose the winner. They differ by at least ``margin``, and are never equal. The longer
-    answer has at most ``length_ratio`` times the characters of the shorter one.
+    The scores are those of the scorer that chose the winner. They differ by at least ``margin``, and are never equal.
+    The longer answer has at most ``length_ratio`` times the characters of the shorter one.
     """
     scorer, scores = next(iter(row.candidate_scores.items()), ("", []))
     known = [
@@ -115,7 +115,7 @@ def row_pair(
 
 
 def _alike(one: Payload, other: Payload, ratio: float | None, form: AnswerForm) -> bool:
-    """Return True if the two answers have a similar length. DPO learns to write longer answers if the better ones are longer."""
+    """Return True for a similar length. DPO learns to write longer answers if the better ones are longer."""
     if ratio is None:
         return True
     shorter, longer = sorted((len(form.write(one)), len(form.write(other))))
@@ -123,7 +123,7 @@ def _alike(one: Payload, other: Payload, ratio: float | None, form: AnswerForm) 
 
 
 def score_spread(rows: Iterable[ScoredRow]) -> dict[str, float]:
-    """Return the pooled standard deviation of candidates' scores within a row, by scorer; 0 if no row has two scores."""
+    """Return by scorer the pooled standard deviation of scores within a row; 0 if no row has two scores."""
     squares: defaultdict[str, float] = defaultdict(float)
     freedom: Counter[str] = Counter()
     for row in rows:

@@ -92,8 +92,8 @@ def prepare(
 ) -> Prepared:
     """Read the rows (or take ``rows``, by role) and resolve the spec. Writes nothing.
 
-    Raises :class:`MissingError` if there are no rows to train on, and :class:`InputError` for invalid values and for an adapter
-    that does not match the spec.
+    Raises :class:`MissingError` if there are no rows to train on, and :class:`InputError` for invalid values and for an
+    adapter that does not match the spec.
     """
     if choices.run_id is not None:
         check_run_id(choices.run_id)
@@ -125,8 +125,8 @@ def prepare(
 def starting_point(
     settings: TrainSettings, choices: Choices, workspace: Workspace, say: Callable[[str], None]
 ) -> str | None:
-    """Return what GRPO and DPO continue: the run id or folder of ``choices``, else the newest finished SFT run of the base model;
-    None for the base model itself.
+    """Return the run id or folder that GRPO or DPO continues: by default the newest finished SFT run of the base model,
+    and None without one.
 
     Raises :class:`InputError` if it is missing or not finished.
     """
@@ -170,7 +170,7 @@ def check_adapter(spec: TrainSpec, base: str) -> None:
 
 
 def _same_path(one: str, other: str) -> bool:
-    """Return True if two paths are the same. Adapters made before version 0.2 may name their base by a relative path."""
+    """Return True for equal paths. Adapters made before version 0.2 may name their base by a relative path."""
     return Path(one).exists() and Path(one).resolve() == Path(other)
 
 
@@ -205,8 +205,7 @@ def training_rows(workspace: Workspace, kind: Kind, settings: TrainSettings) -> 
 
 
 def pair_rows(rows: Rows, dpo: DpoSettings, say: Callable[[str], None], root: Path, form: AnswerForm = JSON) -> Rows:
-    """Return the rows with a preference pair, with its two answers as candidates; validation rows without a pair keep only
-    their winner.
+    """Return the rows with a preference pair as candidates. Other validation rows keep their winner.
 
     Raises :class:`MissingError` if no row gives a pair.
     """
@@ -232,7 +231,7 @@ def pair_rows(rows: Rows, dpo: DpoSettings, say: Callable[[str], None], root: Pa
 
 
 def check_lengths(run: Prepared, say: Callable[[str], None]) -> None:
-    """Raise :class:`InputError` if all rows of a remote run are too long; report it if tokens cannot be counted here."""
+    """Raise :class:`InputError` if all rows of a remote run are too long; report if tokens cannot be counted."""
     try:
         tokenizer = load_tokenizer(run.spec.base_model, runs=run.folder.path.parent)
     except MissingError as error:
@@ -242,10 +241,10 @@ def check_lengths(run: Prepared, say: Callable[[str], None]) -> None:
 
 
 def plan(run: Prepared, estimate: Callable[[TrainSpec, Audit], JsonObject]) -> dict[str, Any]:
-    """Return the plan of a run: the resolved spec with each value's origin, the audit of the rows, and the ``estimate``.
+    """Return the plan of a run: the resolved spec with the values' origins, the audit, and the ``estimate``.
 
-    Loads the tokenizer and the architecture of the base model, no weights. If they are missing, the plan has neither audit nor
-    estimate, and names them under ``missing``. Raises what training raises before its first step.
+    Loads the tokenizer and the architecture of the base model, no weights. If they are missing, the plan has neither
+    audit nor estimate, and names them under ``missing``. Raises what training raises before its first step.
     """
     values = leaves(run.spec.model_dump(mode="json", exclude={"data", "scoring", "run_id", "system"}))
     prompt = "the package's own" if run.spec.system is None else f"{len(run.spec.system):,} characters"

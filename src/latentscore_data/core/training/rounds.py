@@ -22,9 +22,10 @@ ROUND_FILE = "round.json"
 class Round:
     """A model and its answers to the validation vibes. Round 0 is the model that the rounds start from.
 
-    ``scores`` are by scorer and row id, for the rows whose answer could be scored; ``documents`` are the source documents by row
-    id. ``entropy`` is that of :func:`label_entropy`, ``answered`` the share of vibes with a valid answer, both 0 to 1. ``learned``
-    is the number of pairs or winners that the model was trained on, ``best_of`` the guide's mean score of their best answers.
+    ``scores`` are by scorer and row id, for the rows whose answer could be scored; ``documents`` are the source
+    documents by row id. ``entropy`` is that of :func:`label_entropy`, ``answered`` the share of vibes with a valid
+    answer, both 0 to 1. ``learned`` is the number of pairs or winners that the model was trained on, ``best_of`` the
+    guide's mean score of their best answers.
     """
 
     number: int
@@ -40,7 +41,7 @@ class Round:
     def judged(
         cls, number: int, model: str, asked: Sequence[VibeRow], rows: Sequence[ScoredRow], **trained: Any
     ) -> Self:
-        """Return the round of a model that gave one answer to each vibe of ``asked``; ``rows`` are those that were scored."""
+        """Return the round of a model that answered each vibe of ``asked`` once; ``rows`` were scored."""
         scores: dict[str, dict[str, float]] = {}
         for row in rows:
             for scorer, given in row.candidate_scores.items():
@@ -79,7 +80,7 @@ class Round:
 def against(before: Round, after: Round, scorer: str) -> Paired | None:
     """Compare two rounds by a scorer on the same vibes; None without scores.
 
-    If only one round has a score for a vibe, the other gets the lowest score of both rounds, so a model gains nothing by failing.
+    If only one round has a score for a vibe, the other one gets the lowest score of both rounds.
     """
     ours, theirs = before.scores.get(scorer, {}), after.scores.get(scorer, {})
     lowest = min([*ours.values(), *theirs.values()], default=0.0)
@@ -98,8 +99,8 @@ class Verdict:
 def verdict(rounds: Sequence[Round], judge: str, min_entropy: float) -> Verdict:
     """Return the best round, and why to stop.
 
-    A round replaces the best so far if the judge's mean over the same vibes is higher, and the label entropy is at least
-    ``min_entropy`` times that of round 0. The first round that does not ends the rounds.
+    A round replaces the best so far if the judge's mean over the same vibes is higher, and the label entropy is at
+    least ``min_entropy`` times that of round 0. The first round that does not ends the rounds.
     """
     best, floor = rounds[0], min_entropy * rounds[0].entropy
     for one in rounds[1:]:

@@ -44,7 +44,7 @@ RECIPES = {
     "grpo": "latentscore_data.core.training.grpo:train_grpo",
     "dpo": "latentscore_data.core.training.dpo:train_dpo",
 }
-"""The function of each recipe, (context) -> (trainer, metrics). Only the one that runs is imported, because TRL is slow to import."""
+"""The function of each recipe, (context) -> (trainer, metrics). Imported by name, because TRL is slow to import."""
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "tokenizers", "numpy")
 
@@ -59,9 +59,9 @@ def run_training(
 ) -> dict[str, Any]:
     """Train as the spec says, in a run folder that :func:`open_run` has opened and whose ``data/`` is written.
 
-    Resumes from the newest complete checkpoint; a finished run is not trained again. ``on_checkpoint`` is called with each
-    complete checkpoint, and with ``out_dir`` at the end. Returns the content of ``run.json``. Raises :class:`StoppedError`
-    after ``deadline`` (Unix time in seconds), and other subclasses of :class:`LsdataError`.
+    Resumes from the newest complete checkpoint; a finished run is not trained again. ``on_checkpoint`` is called with
+    each complete checkpoint, and with ``out_dir`` at the end. Returns the content of ``run.json``. Raises
+    :class:`StoppedError` after ``deadline`` (Unix time in seconds), and other subclasses of :class:`LsdataError`.
     """
     folder = RunFolder(out_dir)
     if folder.done:
@@ -158,7 +158,7 @@ def save_final(trainer: Any, spec: TrainSpec, folder: RunFolder) -> None:
 
 
 def figures(history: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Summarize the run: loss, reward and entropy at its start and end, best validation loss and score; all values are finite."""
+    """Return loss, reward and entropy at the run's start and end, and the best validation loss and score."""
     found: dict[str, float] = {}
     for name in ("loss", "reward", "entropy"):
         values = finite(history, name)

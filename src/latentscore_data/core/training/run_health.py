@@ -58,8 +58,8 @@ def _mean(lines: Sequence[Line], name: str) -> float:
 def label_entropy(configs: Sequence[Mapping[str, Any]]) -> float:
     """Return how different the configs are, from 0 (all equal) to 1 (labels evenly distributed).
 
-    It is the mean over the fields of the labels' entropy, divided by the largest entropy that so many configs can have. A model
-    that gives the same answer to all vibes has a low value.
+    It is the mean over the fields of the labels' entropy, divided by the largest entropy that so many configs can have.
+    A model that gives the same answer to all vibes has a low value.
     """
     if len(configs) < 2:
         return 0.0

@@ -44,9 +44,10 @@ def train_sft(context: TrainContext) -> tuple[Any, MetricsCallback]:
 def sequences(context: TrainContext) -> dict[str, Any]:
     """Return the trainer's arguments for sequences: one row each, padded to the longest of the batch, or packed rows.
 
-    A packed sequence is as long as a whole padded batch and replaces it. Its rows do not attend to each other: the positions of
-    each row start at 0, and the library derives a block-diagonal attention mask from them (eager and SDPA attention; flash
-    attention needs no mask and is faster). Validation rows are not packed, so ``eval_loss`` does not depend on packing.
+    A packed sequence is as long as a whole padded batch and replaces it. Its rows do not attend to each other: the
+    positions of each row start at 0, and the library derives a block-diagonal attention mask from them (eager and SDPA
+    attention; flash attention needs no mask and is faster). Validation rows are not packed, so ``eval_loss`` does not
+    depend on packing.
     """
     spec, longest = context.spec, context.audit.max_tokens
     if not spec.packs:

@@ -13,7 +13,7 @@ COLUMNS = ("steps", "first_loss", "last_loss", "best_eval_loss", "first_reward",
 
 
 def members(group: str, choices: Choices) -> dict[str, Choices]:
-    """Return the choices of each member of a family. The member's preset comes after ``choices.presets``; ``--set`` overrides it.
+    """Return the choices of each member of a family: its preset is applied after others and before ``--set``.
 
     Raises :class:`InputError` for an unknown family.
     """
@@ -44,7 +44,7 @@ def table(records: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def best(lines: Sequence[dict[str, Any]]) -> str | None:
-    """Return the member with the highest last reward, else the lowest validation loss, else the lowest training loss."""
+    """Return the member with the highest last reward, else the lowest validation or training loss."""
     for column, sign in (("last_reward", -1), ("best_eval_loss", 1), ("last_loss", 1)):
         known = [line for line in lines if line.get(column) is not None and math.isfinite(line[column])]
         if known:
