@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -64,19 +66,15 @@ def read_piece(path: Path, pick: int | None = None) -> SavedPiece:
 
 def _pick(path: Path, entries: Iterator[tuple[str, Any]], pick: int | None) -> tuple[str, Any]:
     """Return entry number ``pick``, or without a number the only entry."""
-    chosen = None
-    count = 0
-    for count, entry in enumerate(entries, start=1):
-        if count == (pick or 1):
-            chosen = entry
-        if pick is not None and chosen is not None:
-            return chosen
-        if count > 1 and pick is None:
-            raise InputError(f"{path} contains more than one config", "choose one with --pick: --pick 1 is the first")
-    if chosen is None and count:
-        raise InputError(f"--pick {pick}: {path} holds {count} configs", f"choose one from 1 to {count}")
-    if chosen is None:
+    wanted = pick or 1
+    last = deque(enumerate(islice(entries, wanted), start=1), maxlen=1)
+    if not last:
         raise InputError(f"{path} contains no config", WHAT_IS_READ)
+    count, chosen = last.pop()
+    if count < wanted:
+        raise InputError(f"--pick {pick}: {path} holds {count} configs", f"choose one from 1 to {count}")
+    if pick is None and next(entries, None) is not None:
+        raise InputError(f"{path} contains more than one config", "choose one with --pick: --pick 1 is the first")
     return chosen
 
 

@@ -80,6 +80,7 @@ def write_gguf(
     writer.add_name(name)
     writer.add_file_type(gguf.LlamaFileType["ALL_F32" if quantization == "f32" else f"MOSTLY_{quantization.upper()}"])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    _common_keys(writer, config)
     architecture.keys(writer, config)
     if tokenizer_from is not None:
         copy_tokenizer(writer, tokenizer_from, config.vocab_size)
@@ -186,7 +187,6 @@ GEMMA3_LOCAL_THETA = 10_000.0
 
 
 def _gemma3_keys(writer: GGUFWriter, config: Any) -> None:
-    _common_keys(writer, config)
     layers = [
         "full_attention" if (i + 1) % GEMMA3_PATTERN == 0 else "sliding_attention"
         for i in range(config.num_hidden_layers)
@@ -206,14 +206,12 @@ def _gemma3_keys(writer: GGUFWriter, config: Any) -> None:
 
 
 def _qwen3_keys(writer: GGUFWriter, config: Any) -> None:
-    _common_keys(writer, config)
     if getattr(config, "use_sliding_window", False):
         _refuse("use_sliding_window", True, "absent")
     _rope_keys(writer, config.rope_parameters)
 
 
 def _llama_keys(writer: GGUFWriter, config: Any) -> None:
-    _common_keys(writer, config)
     writer.add_rope_dimension_count(config.head_dim)
     _rope_keys(writer, config.rope_parameters)
 

@@ -69,21 +69,16 @@ def find_source(name: str | None, train_dir: Path) -> Source:
         run = next((run for run in find_runs(train_dir) if run.done), None)
         if run is None:
             raise InputError(f"no finished run in {train_dir}", "train one with lsdata train sft, or name a folder")
-        return Source(run.run_id, run.final, run)
-    path = Path(name).expanduser()
-    if path.is_dir() and not RunFolder(train_dir / name).spec_file.exists():
+    elif (path := Path(name).expanduser()).is_dir() and not RunFolder(train_dir / name).spec_file.exists():
         run = RunFolder(path)
-        if run.spec_file.exists():
-            return _of_run(run)
-        if not any((path / file).exists() for file in ("adapter_config.json", "config.json")):
-            raise InputError(
-                f"{path} contains no model (adapter_config.json or config.json)", "name a run or its final/"
-            )
-        return Source(path.resolve().name, path, None)
-    return _of_run(find_run(train_dir, name))
-
-
-def _of_run(run: RunFolder) -> Source:
+        if not run.spec_file.exists():
+            if not any((path / file).exists() for file in ("adapter_config.json", "config.json")):
+                raise InputError(
+                    f"{path} contains no model (adapter_config.json or config.json)", "name a run or its final/"
+                )
+            return Source(path.resolve().name, path, None)
+    else:
+        run = find_run(train_dir, name)
     if not run.done:
         raise InputError(
             f"run {run.run_id} is {run.record().get('status', 'not finished')}",

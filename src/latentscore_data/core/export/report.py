@@ -11,7 +11,7 @@ import latentscore
 from latentscore import InvalidConfigError, parse_payload
 from latentscore.files import read_whole
 from latentscore.json_search import JsonObject
-from latentscore.seeds import unit_hash
+from latentscore.seeds import digest, unit_hash
 from latentscore_data import __version__
 from latentscore_data.core.base import ledger
 from latentscore_data.core.base.jsonl import count_lines, replace_bytes, replace_text
@@ -102,7 +102,7 @@ def _player(folder: Path, row: ScoredRow, seconds: float, seed: int) -> JsonObje
         audio = latentscore.render(payload.config, seconds, seed)
     except InvalidConfigError as error:
         return {**shown, "title": "", "problem": str(error)}
-    name = f"audio/{unit_hash('report', row.row_id):.12f}"[:-1].replace("0.", "") + ".mp3"
+    name = f"audio/{digest(row.row_id)[:12]}.mp3"
     tagged = audio.tagged(title=payload.title, vibe=row.vibe_original)
     replace_bytes(folder / name, [mp3_bytes(tagged, MP3_COMPRESSION)])
     return {

@@ -119,25 +119,20 @@ def table(rounds: Sequence[Round], judge: str, guide: str) -> list[dict[str, Any
     lines: list[dict[str, Any]] = []
     for one in rounds:
         change = against(rounds[0], one, judge) if one.number else None
-        lines.append(
-            {
-                "round": one.number,
-                "model": one.model,
-                **{name: _rounded(one.mean(name)) for name in (judge, guide)},
-                "against_round_0": None if change is None else _rounded(change.difference),
-                "low": None if change is None else _rounded(change.low),
-                "high": None if change is None else _rounded(change.high),
-                "entropy": _rounded(one.entropy),
-                "answered": _rounded(one.answered),
-                "learned": one.learned,
-                "best_of": _rounded(one.best_of),
-            }
-        )
+        line = {
+            "round": one.number,
+            "model": one.model,
+            **{name: one.mean(name) for name in (judge, guide)},
+            "against_round_0": change and change.difference,
+            "low": change and change.low,
+            "high": change and change.high,
+            "entropy": one.entropy,
+            "answered": one.answered,
+            "learned": one.learned,
+            "best_of": one.best_of,
+        }
+        lines.append({name: round(value, 4) if isinstance(value, float) else value for name, value in line.items()})
     return lines
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
 
 
 def with_winner(rows: Iterable[ScoredRow]) -> list[ScoredRow]:
