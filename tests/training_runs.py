@@ -52,9 +52,12 @@ def ready(
 
 
 def train(workspace: Workspace, kind: Kind, *overrides: str, reward: Any = None, **start: Any) -> RunFolder:
-    """A finished run."""
+    """A finished run; ``reward`` is a user's reward."""
+    if reward is not None:
+        globals()["own_reward"] = reward
+        overrides = (*overrides, f"grpo.reward={__name__}:own_reward")
     run = ready(workspace, kind, *overrides, **start)
-    run_training(run.spec, run.folder.path, reward=reward)
+    run_training(run.spec, run.folder.path)
     return run.folder
 
 

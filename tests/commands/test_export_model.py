@@ -574,7 +574,7 @@ def test_without_llama_quantize_a_k_quant_names_the_remedy(
     [
         ("print('no such tensor'); sys.exit(3)", 7, "llama-quantize failed with exit code 3 (no such tensor)"),
         ("import os; os.remove(target)", 7, "llama-quantize failed with exit code 0"),
-        ("open(target, 'wb').write(b'nothing')", 7, "what llama-quantize wrote cannot be read"),
+        ("open(target, 'wb').write(b'nothing')", 7, "the file of llama-quantize cannot be read"),
         ("field.parts[field.data[0]][0] = 0", 7, "was asked for q4_k_m and wrote all_f32"),
         ("for tensor in reader.tensors: tensor.data[:] = 1.0", 7, "differs from the merged model"),
     ],

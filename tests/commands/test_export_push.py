@@ -152,7 +152,7 @@ NO_ROOM = {"error": "Private repository storage limit reached, please upgrade yo
     [
         ("validate-yaml", (400, BAD_CARD), 2, "must be one of"),
         ("commit/main", (400, {"error": "README.md: no such language"}), 2, "no such language"),
-        ("commit/main", (413, {"error": "too large"}), 2, "does not take this export"),
+        ("commit/main", (413, {"error": "too large"}), 2, "does not accept this export"),
         ("commit/main", (402, NO_ROOM), 6, "storage limit reached"),
         ("objects/batch", (402, NO_ROOM), 6, "storage limit reached"),
         ("repos/create", (402, NO_ROOM), 6, "storage limit reached"),

@@ -27,7 +27,7 @@ def spec(kind: str = "sft", *overrides: str, **settings: Any) -> TrainSpec:
 
 def test_the_recipes_are_those_of_the_docs() -> None:
     sft, grpo = spec("sft"), spec("grpo")
-    assert (sft.learning_rate, sft.batch_size, sft.epochs) == (2e-4, 16, 3)
+    assert (sft.learning_rate, sft.batch_size, sft.optim.epochs) == (2e-4, 16, 3)
     assert (sft.method, sft.lora.rank, sft.lora.alpha, sft.lora.dropout) == ("lora", 32, 32, 0)
     assert (grpo.learning_rate, grpo.batch_size, grpo.prompts_per_step) == (1e-5, 32, 4)
     assert (grpo.rollout.beta, grpo.rollout.temperature, grpo.rollout.top_p) == (0.0, 1.0, 1.0)

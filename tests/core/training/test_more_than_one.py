@@ -17,7 +17,7 @@ from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.estimates import check_gpu, gpu_count, price_per_hour
 from latentscore_data.core.models.spec import Choices, DataFact, TrainSpec, build_spec
 from latentscore_data.core.training.audit import packed
-from latentscore_data.core.training.launch import _hear, check_processes, train_together
+from latentscore_data.core.training.launch import _handle, check_processes, train_together
 from training_runs import ready, short_system, train, write_rows
 
 DATA = {"train": DataFact(sha256="0" * 64, rows=100)}
@@ -64,11 +64,11 @@ def test_reports_of_the_first_process_are_passed_on_and_other_lines_kept() -> No
     said: list[str] = []
     heard: list[Any] = []
     for line in ('{"say": "step 1/2"}', '{"checkpoint": "/run/checkpoint-1"}', "a library's warning", "3"):
-        _hear(line + "\n", said, heard.append, heard.append)
+        _handle(line + "\n", said, heard.append, heard.append)
     assert heard == ["step 1/2", Path("/run/checkpoint-1")]
     assert said == ["a library's warning", "3"]
     with pytest.raises(StoppedError, match="time is up"):
-        _hear(json.dumps({"failed": ["StoppedError", "time is up", "go on"]}), said, heard.append, None)
+        _handle(json.dumps({"failed": ["StoppedError", "time is up", "go on"]}), said, heard.append, None)
 
 
 def test_4_bits_are_refused_for_full_training() -> None:

@@ -493,7 +493,7 @@ def test_own_reward_that_fails_is_named(tmp_path: Path, workspace: Workspace, bo
     file.write_text(f"def reward(vibes, answers):\n    {body}\n")
     run = ready(workspace, "grpo", f"grpo.reward={file}:reward")
     with (
-        reward_functions(run.spec, run.rows["train"], None, run.folder, print) as ((own,), _),
+        reward_functions(run.spec, run.rows["train"], run.folder, print) as ((own,), _),
         pytest.raises(InputError, match=message) as error,
     ):
         own(completions=["{}"] * 4, vibe=["rain"] * 4)

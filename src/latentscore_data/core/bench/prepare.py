@@ -11,7 +11,6 @@ from pathlib import Path
 
 from latentscore import RENDERER_VERSION
 from latentscore.seeds import digest
-from latentscore_data.core.base.display import say
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, raised_by
 from latentscore_data.core.base.jsonl import read_rows
 from latentscore_data.core.base.ledger import Ledger, SpendTracker
@@ -22,7 +21,7 @@ from latentscore_data.core.bench.run import ceiling
 from latentscore_data.core.bench.suites import suite_file, suite_name, suite_rows
 from latentscore_data.core.bench.summary import RunFacts, SourceFacts
 from latentscore_data.core.generators.registry import kind_of, parse_sources
-from latentscore_data.core.generators.simple import FIRST_VALID, SEARCHED, STARTED, WINNERS, most_candidates, searched
+from latentscore_data.core.generators.simple import FIRST_VALID, SEARCHED, STARTED, WINNERS, most_candidates, payload_in
 from latentscore_data.core.generators.types import Depends, Generated, GeneratorDeps, KnownRows, SourceName
 from latentscore_data.core.llm.client import connect
 from latentscore_data.core.llm.plan import Plan
@@ -95,7 +94,7 @@ def choose_sources(bench: BenchSettings, rows: Sequence[VibeRow]) -> list[Source
     if winners is not None and selection_scorers(rows) and ("dataset", FIRST_VALID) not in named:
         at = sources.index(winners) + 1
         sources.insert(at, SourceName("dataset", FIRST_VALID, f"{winners.label}{BESIDE_WINNERS}"))
-    if winners is not None and any(searched(row, SEARCHED) for row in rows):
+    if winners is not None and any(payload_in(row, SEARCHED) for row in rows):
         labels = {source.label for source in sources}
         beside = [
             SourceName("dataset", name, name)
@@ -231,7 +230,6 @@ def generator_deps(
         base_for=settings.llm.base_for,
         rows=rows,
         book=book,
-        say=say,
     )
 
 

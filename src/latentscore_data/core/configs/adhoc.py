@@ -1,4 +1,4 @@
-"""Vibes typed on the command line: N answers, scored, and the best one returned. No rows are written."""
+"""Answers for vibes typed on the command line: N candidates, scored, and the winner. Writes no rows."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ def answer_typed(
     progress: Progress | None = None,
     spend: SpendTracker | None = None,
 ) -> Summary:
-    """The winners in ``details["answers"]``, in the order of the rows; with ``audio``, their sound in that folder.
+    """Return a summary with the winners in ``details["answers"]``, one per row; write their sounds to ``audio``.
 
-    What models answer, candidates and judgements, goes through the workspace's cache and ledger. Scores are kept
-    where a workspace is there already; a folder is not made one for that.
+    Answers of models are in the workspace's cache and ledger. Scores are cached only if the workspace's folder exists.
+    Raises :class:`OutputError` if ``audio`` cannot be written, and errors of models and scorers that concern all rows.
     """
     started = time.monotonic()
     progress = progress or Progress()
@@ -60,7 +60,7 @@ def answer_typed(
     if audio is not None:
         _make_folder(audio)
     with ScoreCache(workspace.score_cache if workspace.root.is_dir() else None) as cache:
-        # What is missing for scoring is found out before anything is asked.
+        # Before the first question, to find missing dependencies of scorers.
         scorers = make_scorers(ScorerDeps.of_run(settings, workspace, cache, trusted, spend))
         candidates = asyncio.run(_ask_all(rows, llm, settings))
         progress.start("configs", len(rows))
@@ -115,14 +115,14 @@ async def _ask_all(rows: list[VibeRow], llm: LLM, settings: Settings) -> list[Ca
 
 @dataclass
 class _Scored:
-    """The candidates of a vibe, what each scorer says, and the one that is handed back."""
+    """The candidates of a vibe, their scores, and the index of the winner."""
 
     payloads: list[Payload | None]
     errors: list[str]
     choice: Choice
     best: int | None
     columns: Mapping[str, Any] = field(default_factory=lambda: {})
-    """What a search adds to a row."""
+    """The columns that a search adds to a row."""
 
 
 def _score(
@@ -133,7 +133,7 @@ def _score(
     *,
     want_audio: bool,
 ) -> _Scored | RowFailure:
-    """Score the candidates of one vibe, and search from them where there is an improver."""
+    """Score the candidates of one vibe; with an improver, also search from them."""
     if isinstance(answer, RowFailure):
         return answer
     payloads, errors = answer
@@ -146,7 +146,7 @@ def _score(
 
 
 def _settle(scored: Sequence[_Scored | RowFailure], judge: str | None, summary: Summary) -> None:
-    """Let the judge decide over all vibes of the command; where it does not agree, the model's candidates stay."""
+    """Set the winners by the judge's decision over all vibes: the results of the search, or the models' candidates."""
     searched = [one for one in scored if isinstance(one, _Scored) and one.columns]
     run = run_of([(str(at), one.columns["search"]) for at, one in enumerate(searched)], judge)
     summary.details["search"] = run.to_dict()

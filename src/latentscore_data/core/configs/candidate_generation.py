@@ -1,4 +1,4 @@
-"""Vibe rows to candidates: N answers from a model for each vibe, one line per row."""
+"""Candidates: N answers of a model for each vibe row, one line per row in ``candidates.jsonl``."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from latentscore_data.core.scoring.candidate_validation import validate_candidat
 
 @dataclass(frozen=True)
 class VibeRows:
-    """The vibe rows of a workspace in the wanted splits, in the order of the splits; they can be counted before they are read."""
+    """The vibe rows of a workspace in the configured splits, up to the limit. ``len`` does not read them."""
 
     workspace: Workspace
     settings: ConfigsSettings
@@ -51,33 +51,33 @@ class VibeRows:
                 continue
             rows = read_rows(path, VibeRow)
             for row in rows if share is None else spread(rows, share, lambda row: text_of(row.row_id)):
-                # The file says which split a row belongs to; rows from elsewhere need not.
+                # Rows from other sources may have no split.
                 yield row if row.split else row.model_copy(update={"split": split})
 
     def __len__(self) -> int:
         return sum(share_out(self.settings.limit, self._counts()))
 
     def _counts(self) -> list[int]:
-        """The rows of each wanted split; 0 for one without a file."""
+        """The number of rows of each split; 0 without a file."""
         return [count_lines([self.workspace.vibes(split)]) for split in self.settings.splits]
 
 
 def sample_rows(settings: ConfigsSettings) -> list[VibeRow]:
-    """The bundled sample vibes."""
+    """Return the bundled sample vibes, up to the limit."""
     return spread(sample_vibes(), settings.limit, lambda row: text_of(row.row_id))
 
 
 def questions(row: VibeRow, settings: ConfigsSettings, prompts: PromptsSettings = OWN) -> list[Question]:
-    """What is asked about a row: the same vibe once for each candidate."""
+    """Return the questions about a row, one for each candidate."""
     return [config_question(row.vibe_original, settings, number, prompts) for number in range(settings.n)]
 
 
 def fingerprint(
     row: VibeRow, model: str, settings: ConfigsSettings, api_base: str | None = None, prompts: PromptsSettings = OWN
 ) -> str:
-    """Says which answers a row would get: the vibe, the model and where it runs, the words that ask, the schema, the sampling.
+    """Return a hash of everything that determines a row's answers: vibe, model, server, prompt, schema and sampling.
 
-    Without an ``api_base`` it is the same as in older versions, so that older answers stay usable.
+    Without ``api_base`` it is the same as in older versions, so older answers stay valid.
     """
     return digest(
         row.vibe_original,
@@ -107,10 +107,11 @@ def generate(
     progress: Progress | None = None,
     files: RowFiles | None = None,
 ) -> Summary:
-    """Ask for the candidates of every row that does not have them yet, and append them to ``candidates.jsonl``.
+    """Generate the missing candidates of all rows, and append them to ``candidates.jsonl``.
 
-    ``api_base`` is where the model runs, if not at its provider's: the same name elsewhere may be another model. ``version``
-    says which one of that name it is. ``overwrite`` is that of :func:`run_stage`. ``files`` is what is known of the workspace's files.
+    ``api_base`` is the URL of the model's server; None for its provider's default. ``version`` identifies the model, if
+    its name does not. ``overwrite`` is that of :func:`run_stage`. ``files`` are the indexes of the workspace's files.
+    Raises what ends the run: see :func:`run_stage`.
     """
     files = files or RowFiles(workspace)
 
@@ -130,7 +131,7 @@ def generate(
         refresh=lambda row, line: {**line, **_carried(row)},
         client=llm,
     )
-    # Twice what the model is asked at once, so that rows that wait for a retry do not leave it idle.
+    # Twice the concurrency of the model, so that it stays busy while rows wait for a retry.
     in_flight = max(2, math.ceil(2 * max_concurrency * settings.vibes_per_call / settings.n))
     files.name_rows(workspace.candidates)
     summary = run_stage(
@@ -150,9 +151,9 @@ def generate(
 
 
 def prune_orphans(workspace: Workspace, files: RowFiles | None = None) -> None:
-    """Drop the candidates of rows that the vibes stage no longer has, and what was scored of them.
+    """Drop the candidates and scores of rows that are no longer in the vibe files.
 
-    Their answers stay in the cache. Rows that somebody put into a file stay.
+    Their answers stay in the cache. Rows that were not written by lsdata stay.
     """
     files = files or RowFiles(workspace)
     candidates = files.candidates.entries
@@ -160,7 +161,7 @@ def prune_orphans(workspace: Workspace, files: RowFiles | None = None) -> None:
     gone = {row_id for row_id, entry in candidates.items() if known and entry.ours and row_id not in known}
     if not gone:
         return
-    # Scored rows first: where this is interrupted, the candidates still tell which rows are orphans.
+    # Scored rows first: after an interruption, the candidates still identify the orphans.
     scored = [files.scored(split) for split in SPLITS if workspace.scored(split).exists()]
     for index in (*scored, files.candidates):
         stays = [key for key, entry in index.entries.items() if key not in gone or not entry.ours]
@@ -182,7 +183,7 @@ _CAUSE = re.compile(r"candidate (\d+): ([a-z ]+): ")
 
 
 def _may_come(line: Line, n: int) -> bool:
-    """True when a candidate is missing for a reason that may be gone by now."""
+    """Return True if a candidate is missing for a reason that another try may change."""
     missing = {str(i) for i, candidate in enumerate((line.get("config_candidates") or [])[:n]) if candidate is None}
     causes = _CAUSE.findall(line.get("config_error") or "")
     return any(number in missing and kind in RETRYABLE_KINDS for number, kind in causes)
@@ -208,9 +209,9 @@ async def _answer(row: VibeRow, llm: LLM, settings: ConfigsSettings, prompts: Pr
 
 
 async def ask_for_candidates(asked: list[Question], llm: LLM) -> tuple[list[Payload | None], list[str]]:
-    """The answers in order, None for each that could not be had, and why.
+    """Return the answers in order, None for a failed one, and the reasons of failures.
 
-    Raises :class:`RowFailure` when there is not one, and what ends the run.
+    Raises :class:`RowFailure` if all failed, and errors that end the run.
     """
     answers = await asyncio.gather(
         *(llm.ask(question, MusicConfigPromptPayload) for question in asked), return_exceptions=True
@@ -232,13 +233,13 @@ async def ask_for_candidates(asked: list[Question], llm: LLM) -> tuple[list[Payl
             if isinstance(answer, ending) and not isinstance(answer, RowFailure):
                 raise answer
     if len(failures) == len(asked):
-        # One kind for the row: the one that a later run can mend, if there is one.
+        # A transient failure has precedence, because a later run may succeed.
         raise next((failure for failure in failures if failure.kind == "transient"), failures[0])
     return candidates, errors
 
 
 def require_rows(rows: VibeRows | list[VibeRow], settings: ConfigsSettings) -> None:
-    """Raise :class:`MissingError` when there is nothing to do."""
+    """Raise :class:`MissingError` if there are no vibe rows."""
     if len(rows) == 0:
         raise MissingError(
             f"there are no vibe rows in {', '.join(settings.splits)}", "run lsdata vibes first, or name other splits"

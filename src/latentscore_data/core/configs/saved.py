@@ -1,11 +1,13 @@
-"""Find the config in a file that was written before: a payload, a row, a file of rows, a ``--json`` document, a sound file."""
+"""Reading of a config from a payload, a row, a file of rows, a ``--json`` document or a sound file."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +21,7 @@ from latentscore_data.core.base.jsonl import read_lines
 from latentscore_data.core.base.payloads import mapping_in
 
 MAX_DOCUMENT_BYTES = 8 * 2**20
-"""A longer file is a file of rows or no payload: reading it whole would only fill the memory."""
+"""Maximum size of a JSON document. A longer file is read line by line, as a file of rows."""
 
 SOUND_BEGINNINGS = (b"fLaC", b"RIFF", b"RF64", b"OggS", b"ID3")
 GZIP_BEGINNING = b"\x1f\x8b"
@@ -29,7 +31,7 @@ WHAT_IS_READ = "give a payload, a row, a file of rows, what configs --json write
 
 @dataclass(frozen=True)
 class SavedPiece:
-    """A config, and what the file says of the piece that was made from it; None where it says nothing."""
+    """A config, and the values that the file states for the piece; None for values that it does not state."""
 
     config: MusicConfig | MusicConfigPrompt
     title: str = "untitled"
@@ -38,14 +40,14 @@ class SavedPiece:
     seconds: float | None = None
     sample_rate: int | None = None
     notes: tuple[str, ...] = ()
-    """What was chosen or had to be changed."""
+    """Messages about choices and conversions while reading."""
 
 
 def read_piece(path: Path, pick: int | None = None) -> SavedPiece:
-    """The config in a file; ``-`` is standard input. ``pick`` chooses the row of a file with several, from 1.
+    """Return the config in a file; ``-`` is standard input. ``pick`` is the number of a row, from 1.
 
-    Raises :class:`InputError` for a file that cannot be read, that holds no config or several, and for a config with an
-    unknown field or value.
+    Raises :class:`InputError` for a file that cannot be read, that contains no config, or several without ``pick``, and
+    for a config with an unknown field or value.
     """
     try:
         if str(path) == "-":
@@ -63,25 +65,21 @@ def read_piece(path: Path, pick: int | None = None) -> SavedPiece:
 
 
 def _pick(path: Path, entries: Iterator[tuple[str, Any]], pick: int | None) -> tuple[str, Any]:
-    """The entry that was asked for; without a number, the only one."""
-    chosen = None
-    count = 0
-    for count, entry in enumerate(entries, start=1):
-        if count == (pick or 1):
-            chosen = entry
-        if pick is not None and chosen is not None:
-            return chosen
-        if count > 1 and pick is None:
-            raise InputError(f"{path} contains more than one config", "choose one with --pick: --pick 1 is the first")
-    if chosen is None and count:
-        raise InputError(f"--pick {pick}: {path} holds {count} configs", f"choose one from 1 to {count}")
-    if chosen is None:
+    """Return entry number ``pick``, or without a number the only entry."""
+    wanted = pick or 1
+    last = deque(enumerate(islice(entries, wanted), start=1), maxlen=1)
+    if not last:
         raise InputError(f"{path} contains no config", WHAT_IS_READ)
+    count, chosen = last.pop()
+    if count < wanted:
+        raise InputError(f"--pick {pick}: {path} holds {count} configs", f"choose one from 1 to {count}")
+    if pick is None and next(entries, None) is not None:
+        raise InputError(f"{path} contains more than one config", "choose one with --pick: --pick 1 is the first")
     return chosen
 
 
 def _entries(path: Path, content: bytes) -> Iterator[tuple[str, Any]]:
-    """(place, value) of everything in the file that may hold a config."""
+    """Yield (place, value) of everything in the file that may hold a config."""
     value: Any = None
     error: Exception | None = None
     is_long = len(content) > MAX_DOCUMENT_BYTES
@@ -93,7 +91,7 @@ def _entries(path: Path, content: bytes) -> Iterator[tuple[str, Any]]:
     if value is not None:
         yield from _answers(path, value)
     elif content.startswith(GZIP_BEGINNING) or _begins_with_row(content):
-        # Standard input cannot be read twice; a file is streamed from its beginning.
+        # Standard input cannot be read twice; a file is read again, as a stream.
         held = content if str(path) == "-" else None
         yield from ((f"{path}:{number}", row) for number, row in read_lines(path, content=held))
     elif not content.strip():
@@ -112,7 +110,7 @@ def _begins_with_row(content: bytes) -> bool:
 
 
 def _answers(path: Path, value: Any) -> Iterator[tuple[str, Any]]:
-    """The answers of ``configs VIBE --json``, the items of a list, or the one value."""
+    """Yield the answers of ``configs VIBE --json``, the items of a list, or the single value."""
     details = value.get("details") if isinstance(value, dict) else None
     several = details.get("answers") if isinstance(details, dict) else value
     if not isinstance(several, list):
@@ -123,7 +121,7 @@ def _answers(path: Path, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _piece(where: str, value: Any) -> SavedPiece:
-    """The config of a payload, of a row with one, or a config alone."""
+    """Return the piece of a payload, of a row with a payload, or of a config alone."""
     row = mapping_in(value)
     if row is None:
         raise InputError(f"{where}: must be a JSON object, not {type(value).__name__}", WHAT_IS_READ)
@@ -141,7 +139,7 @@ def _piece(where: str, value: Any) -> SavedPiece:
 
 
 def _payload(where: str, row: Mapping[str, Any]) -> tuple[Mapping[str, Any], tuple[str, ...]]:
-    """What of a row holds its config, with a note where that is not its winner."""
+    """Return the part of a row that holds its config, with a note if it is not the winner."""
     if (payload := mapping_in(row.get("config_payload"))) is not None:
         return payload, ()
     candidates = row.get("config_candidates")
@@ -177,7 +175,7 @@ def _tags(path: Path) -> JsonObject:
 
 
 def _piece_of_sound(where: str, tags: Mapping[str, Any]) -> SavedPiece:
-    """The piece that the tags of a sound file describe."""
+    """Return the piece in the tags of a sound file."""
     if not isinstance(tags.get("config"), Mapping):
         raise InputError(f"{where}: its tags contain no config", "only sound files of lsdata and latentscore hold one")
     piece = _converted(where, tags["config"])

@@ -1,4 +1,4 @@
-"""Winners and answers for people: a table, titles with palettes, or the sound itself."""
+"""Display of winners and answers: tables, palettes and playback."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from latentscore_data.core.scoring.registry import kind_of
 
 
 def play_answers(summary: Summary, settings: Settings) -> None:
-    """Play the winners, each as long as it was scored. Raises :class:`MissingError` without the extra or a device."""
+    """Play the winners at their scored length. Raises :class:`MissingError` without the extra or an audio device."""
     for answer in summary.details["answers"]:
         if answer["config_payload"] is not None:
             try:
@@ -35,7 +35,7 @@ def play_answers(summary: Summary, settings: Settings) -> None:
 
 
 def show_winners(summary: Summary) -> None:
-    """The first winners as a table: the vibe, the title, who won with which score, and the first palette."""
+    """Print a table of the first winners: vibe, title, number of the winner, its score, and its first palette."""
     found: list[JsonObject] = summary.details.get("winners", [])
     if OUTPUT.json or not found:
         return
@@ -54,7 +54,7 @@ def show_winners(summary: Summary) -> None:
 
 
 def show_answers(summary: Summary, settings: Settings, *, play: bool) -> None:
-    """Each winner with its palettes and its words, played before; or one JSON document."""
+    """Play the winners if ``play``, then print them with palettes and fields, or as one JSON document."""
     if play:
         play_answers(summary, settings)
     if OUTPUT.json:
@@ -89,7 +89,7 @@ def show_answers(summary: Summary, settings: Settings, *, play: bool) -> None:
 
 
 def _say_usual(scorers: Iterable[str]) -> None:
-    """What the scores of these scorers usually come to, once for each."""
+    """Print the usual range of each scorer's scores."""
     for name in dict.fromkeys(scorers):
         if usual := kind_of(name).usual:
             say(f"configs: {name}: {usual}")

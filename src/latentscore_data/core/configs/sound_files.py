@@ -1,4 +1,4 @@
-"""Write a piece as sound files and as MIDI, each to a place of its own."""
+"""Rendering of pieces to sound files and MIDI files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from latentscore_data.core.configs.saved import SavedPiece
 
 
 def check_format(out: Path, sample_rate: int) -> None:
-    """Raise :class:`InputError` for an ending without a format, and for a rate that the format cannot hold."""
+    """Raise :class:`InputError` for an unknown extension, and for a sample rate (Hz) that its format lacks."""
     try:
         format_for(out, sample_rate)
     except AudioError as error:
@@ -32,9 +32,9 @@ def check_format(out: Path, sample_rate: int) -> None:
 
 
 def check_places(out: Path, midi: Path | None, stems: bool) -> None:
-    """Before any work: every file has a place of its own that can be written.
+    """Check the paths of all files before any work.
 
-    Raises :class:`InputError` where one would overwrite another, :class:`OutputError` for a place that takes no file.
+    Raises :class:`InputError` for two equal paths, and :class:`OutputError` for a path that cannot be written.
     """
     sounds = [out, *(_stem_path(out, layer) for layer in latentscore.LAYERS)] if stems else [out]
     if midi is not None and os.path.realpath(midi) in map(os.path.realpath, sounds):
@@ -53,7 +53,7 @@ def check_places(out: Path, midi: Path | None, stems: bool) -> None:
 
 @contextlib.contextmanager
 def _writing(option: str) -> Iterator[None]:
-    """What goes wrong while a file is written names the option that chose its place."""
+    """Convert errors while writing a file to :class:`OutputError`, with the option that sets its path."""
     try:
         yield
     except (AudioError, OSError) as error:
@@ -63,7 +63,7 @@ def _writing(option: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _rendering() -> Iterator[None]:
-    """A length, seed or rate that cannot be rendered is an :class:`InputError`."""
+    """Convert the error for an invalid length, seed or sample rate to :class:`InputError`."""
     try:
         yield
     except InvalidConfigError as error:
@@ -78,7 +78,12 @@ def _stem_path(out: Path, layer: str) -> Path:
 def render_files(
     piece: SavedPiece, out: Path, seconds: float, seed: int, sample_rate: int, stems: bool, midi: Path | None
 ) -> tuple[list[Path], Audio]:
-    """Render and write; the paths written and the sound. Stems share one gain, so that they still add up."""
+    """Render a piece and write it; return the written paths and the sound.
+
+    ``seconds`` is the length, ``sample_rate`` is in Hz. All stems have the same gain, so that their sum is the mix.
+    Raises :class:`InputError` for a length, seed or rate that cannot be rendered, and :class:`OutputError` for a file
+    that cannot be written.
+    """
     config = piece.config
     for note in piece.notes:
         say(f"render: {note}")
@@ -108,7 +113,7 @@ CROSSFADE_SECONDS = 5.0
 
 
 def check_mix(count: int, seconds: float | None, crossfade: float | None) -> None:
-    """Raise :class:`InputError` for a cross-fade of one text, and for lengths that ``count`` texts cannot share."""
+    """Raise :class:`InputError` for a cross-fade (seconds) of one text, and for lengths that are out of range."""
     example = 'lsdata render "rain" "fog" --crossfade 4 --seconds 60'
     if count < 2:
         if crossfade is not None:
@@ -127,8 +132,10 @@ def check_mix(count: int, seconds: float | None, crossfade: float | None) -> Non
 def mix_files(
     answers: Sequence[Answer], out: Path, seconds: float, crossfade: float | None, seed: int, sample_rate: int
 ) -> tuple[list[Path], Audio]:
-    """Render the answers one after the other, ``seconds`` in all, cross-faded at bar lines, and write them; the path written
-    and the sound, at the loudness of a render. See :func:`check_mix` for the lengths."""
+    """Render the answers in sequence, cross-faded at bar lines, and write the mix; return its path and the sound.
+
+    ``seconds`` is the total length, ``sample_rate`` is in Hz. See :func:`check_mix` for the lengths.
+    """
     each = seconds / len(answers)
     fade = min(CROSSFADE_SECONDS, each) if crossfade is None else crossfade
     playlist = latentscore.Playlist(latentscore.Track(answer, each, fade) for answer in answers)
@@ -144,7 +151,7 @@ def mix_files(
 def report_files(
     audio: Audio, pieces: Sequence[SavedPiece], written: Sequence[Path], seed: int, answers: Sequence[Answer]
 ) -> None:
-    """Print what was read from each text, its config and what in it has no audible effect; then the files."""
+    """Print what was read from each text, its config, the fields without audible effect, and the written files."""
     for piece, found in zip_longest(pieces, answers):
         if found is not None:
             say(f"render: {found.answered_by} read: {found.reasons}")
@@ -169,7 +176,7 @@ def report_files(
 
 
 def play_sound(audio: Audio, out: Path) -> None:
-    """Play on this machine's loudspeakers. Raises :class:`MissingError` without the extra ``play`` or a device."""
+    """Play the sound. Raises :class:`MissingError` without the extra ``play`` or an audio device."""
     try:
         audio.play()
     except AudioError as error:

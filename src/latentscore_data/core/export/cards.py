@@ -1,7 +1,7 @@
-"""Cards: the README.md of what is exported, from manifests and from the rows themselves.
+"""Cards: the README.md of each export, from the manifests and the rows.
 
-The header is ``huggingface_hub``'s card data, the text a Jinja template of ``templates/``. Values that come from rows, texts
-or models are untrusted: they pass :func:`md`, here or in the template.
+The header is card data of ``huggingface_hub``, the text a Jinja template of ``templates/``. Values from rows, texts or
+models are untrusted: :func:`md` escapes them, here or in the template.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from latentscore_data.core.texts.provenance import Provenance, hub_license, md
 
 if TYPE_CHECKING:
     from huggingface_hub import CardData
+    from jinja2 import Template
 
 Cells = tuple[str, ...]
 
-SCORES_PICTURE = "scores-{scorer}.svg"
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 _PURPOSES = {
     "default": "everything: each row with all its candidates and scores",
@@ -52,7 +52,7 @@ def dataset_card(
     *,
     parquet: bool,
 ) -> str:
-    """README.md of an exported data set: a YAML header that the hub and ``datasets`` read, and what is known of the rows.
+    """Return the README.md of a data set: a YAML header for the hub and ``datasets``, and the description of its rows.
 
     ``checks`` are (group, measure, value, limit, verdict).
     """
@@ -92,23 +92,29 @@ def dataset_card(
     )
 
 
-def render_card(template: str, header: CardData, **values: object) -> str:
-    """YAML between dashes, then the template's Markdown."""
+def load_template(name: str, *, escape_html: bool = False) -> Template:
+    """Return a template of ``templates/``. With ``escape_html`` all its values are escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
         loader=PackageLoader("latentscore_data.core.export"),
+        autoescape=escape_html,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
     environment.filters.update(md=md, picture_name=picture_name)
-    return f"---\n{header.to_yaml()}\n---\n\n{environment.get_template(template).render(values)}"
+    return environment.get_template(name)
+
+
+def render_card(template: str, header: CardData, **values: object) -> str:
+    """Return the header as YAML between dashes, and the template's Markdown."""
+    return f"---\n{header.to_yaml()}\n---\n\n{load_template(template).render(values)}"
 
 
 def license_header(origin: Provenance, license_id: str | None) -> JsonObject:
-    """The licence lines of a card: the one given, the one all sources share, or "other" with a name and a link."""
+    """Return a card's licence: ``license_id``, else the one that all sources share, else "other" with a link."""
     if license_id and (given := license_lines(license_id)):
         return given
     names = origin.licenses()
@@ -145,7 +151,7 @@ _LEAKAGE_FIGURES = {
 
 
 def _leakage(origin: Provenance) -> tuple[Cells, list[Cells]] | None:
-    """Head and rows of the table of distances between splits; None when they were not measured."""
+    """Return head and rows of the table of the splits' similarity; None if it was not measured."""
     vibes = origin.manifests.get("vibes", {})
     found = vibes.get("details", {}).get("leakage")
     if not isinstance(found, Mapping):
@@ -161,7 +167,7 @@ def _leakage(origin: Provenance) -> tuple[Cells, list[Cells]] | None:
 
 
 def _stages(origin: Provenance) -> list[Cells]:
-    """What each stage did and cost, as far as its manifest says."""
+    """Return the numbers and the cost of each stage, from its manifest."""
     return [
         (
             stage,
@@ -186,7 +192,7 @@ def _decided(origin: Provenance) -> list[Cells]:
 
 
 def _code(text: str) -> str:
-    """Untrusted text as code in a table."""
+    """Return untrusted text as code for a table."""
     return "`" + " ".join(text.split()).replace("`", "'").replace("|", "\\|") + "`"
 
 
@@ -195,6 +201,7 @@ def _figure(value: Any) -> str:
 
 
 def _scores(facts: DatasetFacts) -> list[Cells]:
+    """Return n, mean, 5th percentile, median and 95th percentile of each scorer's scores."""
     return [
         _spread(scorer, of, numbers)
         for scorer in facts.candidates
@@ -204,16 +211,15 @@ def _scores(facts: DatasetFacts) -> list[Cells]:
 
 
 def picture_name(scorer: str) -> str:
-    """The file of a scorer's histogram; scorers may be paths and models' names."""
-    return SCORES_PICTURE.format(scorer="".join(c if c.isalnum() else "-" for c in scorer))
+    """Return the file name of a scorer's histogram. A scorer may be a path or a model's name."""
+    return f"scores-{''.join(c if c.isalnum() else '-' for c in scorer)}.svg"
 
 
-def draw_scores(folder: Path, facts: DatasetFacts) -> dict[str, str]:
-    """Write a histogram of each scorer's scores; the names of the files by scorer."""
+def draw_scores(folder: Path, facts: DatasetFacts) -> None:
+    """Write a histogram of each scorer's scores (:func:`picture_name`)."""
     for scorer, scores in facts.candidates.items():
         series = {"all candidates": scores, "winners": facts.winners.get(scorer, [])}
         replace_text(folder / picture_name(scorer), histograms(f"{scorer} scores, share of each", series))
-    return {scorer: picture_name(scorer) for scorer in facts.candidates}
 
 
 def _spread(scorer: str, of: str, numbers: Sequence[float]) -> tuple[str, ...]:
@@ -258,7 +264,7 @@ def _limits(facts: DatasetFacts, table: Table, origin: Provenance) -> Iterable[s
 
 
 def map_card(name: str, kind: str, fingerprint: str, facts: MapFacts, splits: Counter[str], origin: Provenance) -> str:
-    """README.md of an exported map."""
+    """Return the README.md of a map."""
     from huggingface_hub import DatasetCardData
 
     header = DatasetCardData(
@@ -279,7 +285,7 @@ def map_card(name: str, kind: str, fingerprint: str, facts: MapFacts, splits: Co
 
 
 def chat_card(name: str, tables: Sequence[Table], origin: Provenance) -> str:
-    """README.md of exported chat files."""
+    """Return the README.md of chat files."""
     from huggingface_hub import DatasetCardData
 
     messages = tables[0].rows
@@ -302,22 +308,23 @@ def chat_card(name: str, tables: Sequence[Table], origin: Provenance) -> str:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What was exported, as the card states it."""
+    """The facts of an exported model for its card."""
 
     name: str
     chain: Sequence[str]
-    """The base model and what it started from, the first ancestor last."""
+    """The base model and its own base models, the first ancestor last."""
     license: str | None
     parameters: int
     adapter: bool
-    """The adapter alone: it needs its base to run."""
+    """True for an adapter without its base."""
     merged: Parity | None
-    """Adapter with base against the merged model; ``None`` for a model that was trained whole."""
+    """The adapter on its base against the merged model; None for a whole model."""
     gguf: Mapping[str, Parity]
-    """GGUF file -> how far it is from the merged model."""
+    """GGUF file -> its difference to the merged model."""
     record: Mapping[str, Any]
-    """The run's ``run.json``; empty for a model from elsewhere."""
+    """The content of ``run.json``; empty for a model without a run."""
     missing: Sequence[str]
+    """Licences and notices that are missing."""
     tools: Mapping[str, str] = field(default_factory=lambda: {})
     """External programs that made a GGUF file -> their version."""
     answer: FormName = "json"
@@ -325,7 +332,7 @@ class ModelFacts:
 
 
 def model_card(facts: ModelFacts, origin: Provenance | None) -> str:
-    """README.md of an exported model, from the run's record."""
+    """Return the README.md of a model, from the record of its run."""
     from huggingface_hub import ModelCardData
 
     header = ModelCardData(
@@ -370,9 +377,8 @@ def _exactness(facts: ModelFacts) -> list[Cells]:
 
 def _trained(record: Mapping[str, Any]) -> list[Cells]:
     known = {
-        **{
-            name: record.get(key) for name, key in (("run", "run_id"), ("finished", "finished"), ("seconds", "seconds"))
-        },
+        "run": record.get("run_id"),
+        **{name: record.get(name) for name in ("finished", "seconds")},
         **dict(leaves(record.get("spec", {}))),
         **{f"version of {name}": value for name, value in record.get("versions", {}).items() if name != "platform"},
     }
@@ -380,7 +386,7 @@ def _trained(record: Mapping[str, Any]) -> list[Cells]:
 
 
 def _rival(name: str, rival: Mapping[str, Any]) -> Cells:
-    """What ``lsdata train --evaluate`` recorded: a rival's mean, and how far the model is above it."""
+    """Return a comparison of ``lsdata train --evaluate``: the other source's mean, and the model's difference to it."""
     return (
         md(name),
         f"{rival['mean']:.3f}",

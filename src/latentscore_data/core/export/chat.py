@@ -1,4 +1,4 @@
-"""Rows as other trainers read them: messages to learn from, and pairs of a better and a worse answer."""
+"""Rows in the formats of other trainers: chat messages, and preference pairs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from latentscore_data.core.training.preference import marked_pairs, row_pair
 
 
 def sft_lines(rows: Iterable[ScoredRow]) -> Iterator[Line]:
-    """``{"messages": [system, user, assistant], "row_id": ...}`` for each row with a winner, in its training wording."""
+    """Yield ``{"messages": [system, user, assistant], "row_id": ...}`` for each row with a winner."""
     for row in rows:
         if row.config_payload is not None:
             messages = [*prompt_messages(row.vibe_for_training), *completion_messages(row.config_payload)]
@@ -21,10 +21,10 @@ def sft_lines(rows: Iterable[ScoredRow]) -> Iterator[Line]:
 
 
 def preference_lines(rows: Iterable[ScoredRow], answers: Sequence[Preference] = ()) -> Iterator[Line]:
-    """``{"prompt": [system, user], "chosen": [assistant], "rejected": [assistant], ...}`` with the best and the worst
-    candidate of each row, and their scores by the scorer that chose.
+    """Yield ``{"prompt": [system, user], "chosen": [assistant], "rejected": [assistant], ...}`` with the best and the
+    worst candidate of each row, and their scores by the scorer that chose the winner.
 
-    A row on which people answered (``answers``) gives those pairs instead, with the scorer ``marks`` and the scores 1 and 0.
+    A row that people judged (``answers``) gives their pairs instead, with the scorer ``marks`` and the scores 1 and 0.
     """
     answered: defaultdict[str, list[Preference]] = defaultdict(list)
     for answer in answers:

@@ -1,8 +1,9 @@
-"""The type of every column of a data set, found in its rows.
+"""The types of a data set's columns, inferred from its rows.
 
-A kind is the name of a plain type ("string", "int64", "float64", "float32", "bool"), "audio" (bytes of a sound file with its
-name), a list of one kind, or a dict of named kinds; ``None`` is a kind nothing is known of yet. The same description becomes the features in a card and a Parquet schema,
-so that the JSONL and the Parquet form of a data set load with equal features, also where a split lacks a value.
+A kind is the name of a plain type ("string", "int64", "float64", "float32", "bool"), "json" (JSON text), "audio" (bytes
+of a sound file with its name), a list of one kind, or a dict of named kinds; None is an unknown kind. Features of a
+card and the Parquet schema are both made from kinds, so the JSONL and the Parquet files of a data set load with equal
+features, even if a split has no value.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Kind = str | list["Kind"] | dict[str, "Kind"] | None
 
 AUDIO = "audio"
 
-# What a column would hold if any row had a value: only lists need to be named, all else unknown is a text.
+# The kinds of columns in which no row has a value; of all other such columns it is "string".
 UNSEEN: Mapping[str, Kind] = {
     "tags_original": ["string"],
     "tags_noisy": ["string"],
@@ -36,11 +37,11 @@ class AudioFile(dict[str, Any]):
 
 
 class MixedKindsError(Exception):
-    """Values that no one column type can hold."""
+    """Values that do not fit into one column type."""
 
 
 def columns_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, Kind]:
-    """Name and kind of every column; a column whose values do not fit together is "json": JSON text."""
+    """Return the kind of each column, "json" for a column with values of different kinds."""
     columns: dict[str, Kind] = {}
     for row in rows:
         for name, value in row.items():
@@ -92,7 +93,7 @@ def _join(a: Kind, b: Kind) -> Kind:
 
 
 def _settled(kind: Kind, unseen: Kind) -> Kind:
-    """The kind without unknowns. A struct without fields cannot be stored, so it is left out where it stands."""
+    """Return the kind with unknown kinds replaced. A struct without fields cannot be stored and is left out."""
     if kind is None:
         return unseen
     if isinstance(kind, list):
@@ -105,7 +106,7 @@ def _settled(kind: Kind, unseen: Kind) -> Kind:
 
 
 def fitted(row: Mapping[str, Any], columns: Mapping[str, Kind]) -> JsonObject:
-    """The row with every column, in the order of the columns; missing values are ``None``."""
+    """Return the row with every column, in the order of the columns; missing values are None."""
     return {name: _fit(row.get(name), kind) for name, kind in columns.items()}
 
 
@@ -124,7 +125,7 @@ def _fit(value: Any, kind: Kind) -> Any:
 
 
 def features(columns: Mapping[str, Kind]) -> list[JsonObject]:
-    """The columns as the ``features`` of a data set card's YAML."""
+    """Return the columns as the ``features`` of a data set card's YAML."""
     return [{"name": name, **_feature_type(kind)} for name, kind in columns.items()]
 
 
@@ -138,7 +139,7 @@ def _feature_type(kind: Kind) -> JsonObject:
 
 
 def arrow_schema(columns: Mapping[str, Kind]) -> pyarrow.Schema:
-    """The columns as a Parquet schema. Needs pyarrow."""
+    """Return the columns as a Parquet schema. Needs pyarrow."""
     import pyarrow
 
     return pyarrow.schema([(name, _arrow(kind)) for name, kind in columns.items()])
@@ -153,10 +154,4 @@ def _arrow(kind: Kind) -> pyarrow.DataType:
         return pyarrow.struct([(name, _arrow(part)) for name, part in kind.items()])
     if isinstance(kind, list):
         return pyarrow.list_(_arrow(kind[0]))
-    plain = {
-        "bool": pyarrow.bool_(),
-        "int64": pyarrow.int64(),
-        "float64": pyarrow.float64(),
-        "float32": pyarrow.float32(),
-    }
-    return plain.get(kind or "", pyarrow.string())
+    return pyarrow.type_for_alias("string" if kind in (None, "json") else kind)

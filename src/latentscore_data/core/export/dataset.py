@@ -1,4 +1,4 @@
-"""The scored rows as a folder that ``datasets.load_dataset`` reads, with a card that says where they come from."""
+"""The scored rows as a data set that ``datasets.load_dataset`` reads, and its numbers for the card."""
 
 from __future__ import annotations
 
@@ -19,10 +19,8 @@ from latentscore_data.core.export.sounds import Sounds
 from latentscore_data.core.export.tables import Lines, Table, fitting, split_name, write_lines, write_table
 from latentscore_data.core.vibes.tags import tags_of
 
-# Internal: they name a question in the answer cache and mean nothing to a reader.
-_PRIVATE_COLUMNS = ("input_fingerprint", "unfinished")
-
-TAGS_COLUMN = "text_tags"
+_PRIVATE_COLUMNS = {"input_fingerprint", "unfinished"}
+"""Keys of the answer cache and the state of a row; not published."""
 
 Rows = Callable[[], Iterable[ScoredRow]]
 """Rows that can be read more than once, each time as a stream."""
@@ -30,26 +28,29 @@ Rows = Callable[[], Iterable[ScoredRow]]
 
 @dataclass
 class DatasetFacts:
-    """What the rows are, as card and report state it."""
+    """The numbers of the rows, for the card and the report."""
 
     rows: dict[str, int] = field(default_factory=dict)
-    """Rows per split, in our own names of splits."""
+    """Rows by split, with the workspace's names of splits."""
     with_config: int = 0
     noisy: int = 0
     vibe_models: Counter[str] = field(default_factory=Counter)
     config_models: Counter[str] = field(default_factory=Counter)
     sources: dict[str, set[str]] = field(default_factory=dict)
-    """Source documents per split."""
+    """Source documents by split."""
     winners: dict[str, list[float]] = field(default_factory=dict)
     """Scorer -> the winners' scores."""
     candidates: dict[str, list[float]] = field(default_factory=dict)
     """Scorer -> all candidates' scores."""
     best_of: Counter[int] = field(default_factory=Counter)
-    """How many candidates rows have."""
+    """Number of candidates -> number of rows."""
 
 
 def wants_parquet(setting: str) -> bool:
-    """Whether Parquet is written: ``always`` needs pyarrow (:class:`MissingError`), ``auto`` takes it where it is."""
+    """Return True to write Parquet: for ``always`` and, if pyarrow is installed, for ``auto``.
+
+    Raises :class:`MissingError` for ``always`` without pyarrow.
+    """
     if setting == "always":
         require("pyarrow", "hub", "writing Parquet")
     return setting != "never" and find_spec("pyarrow") is not None
@@ -63,55 +64,45 @@ def write_dataset(
     sounds: Sounds | None = None,
     answers: Sequence[Preference] = (),
 ) -> list[Table]:
-    """Write the configurations ``default`` (all columns), ``sft`` and ``preference``, each with its splits.
+    """Write the configurations ``default`` (all columns), ``sft`` and ``preference``; return their tables.
 
-    With Parquet the rows of ``default`` are also in ``jsonl/``. ``sounds`` adds the column ``audio`` to ``default``, ``answers`` people's pairs to ``preference``. Splits and
-    configurations without rows are left out. Raises :class:`InputError` when there are no rows at all, and
-    :class:`VerificationError` when what is read back differs.
+    With Parquet, the rows of ``default`` are also in ``jsonl/``. ``sounds`` adds the column ``audio`` to ``default``,
+    and ``answers`` adds people's pairs to ``preference``. Splits and configurations without rows are left out. Raises
+    :class:`InputError` without any row, and :class:`VerificationError` if the files differ when they are read back.
     """
-    whole: dict[str, Lines] = {split: partial(_whole_lines, rows, sounds) for split, rows in splits.items()}
+    whole = lines_of(splits, partial(_whole_lines, sounds=sounds))
+    pairs = lines_of(splits, partial(preference_lines, answers=answers))
     tables = [
         write_table(folder, "default", "data" if parquet else "jsonl", whole, parquet=parquet),
         write_table(folder, "sft", "sft", lines_of(splits, sft_lines), parquet=parquet),
-        write_table(
-            folder,
-            "preference",
-            "preference",
-            lines_of(splits, partial(preference_lines, answers=answers)),
-            parquet=parquet,
-        ),
+        write_table(folder, "preference", "preference", pairs, parquet=parquet),
     ]
     if not tables[0].rows:
         raise InputError("there are no scored rows to export", "run lsdata configs first")
     if parquet:
-        plain: dict[str, Lines] = {split: partial(_whole_lines, rows, None) for split, rows in splits.items()}
         columns = {name: kind for name, kind in tables[0].columns.items() if kind != AUDIO}
-        for split, lines in plain.items():
+        for split, lines in lines_of(splits, _whole_lines).items():
             write_lines(folder / "jsonl" / split_name(split), fitting(lines, columns))
     return [table for table in tables if table.rows]
 
 
 def lines_of(splits: Mapping[str, Rows], form: Callable[[Iterable[ScoredRow]], Iterable[Line]]) -> dict[str, Lines]:
-    """Each split's rows in another form."""
+    """Return each split's rows in another form."""
     return {split: lambda rows=rows: form(rows()) for split, rows in splits.items()}
 
 
-def _whole_lines(rows: Rows, sounds: Sounds | None) -> Iterator[Line]:
-    for row in rows():
-        values = exported(row)
+def _whole_lines(rows: Iterable[ScoredRow], sounds: Sounds | None = None) -> Iterator[Line]:
+    """Yield published rows: every field but the private ones, pages always as a list, and the tags of the text."""
+    for row in rows:
+        values = row.model_dump(mode="json", exclude=_PRIVATE_COLUMNS)
+        pages = values["text_page"]
+        values["text_page"] = pages if isinstance(pages, list) else [pages]
+        values["text_tags"] = tags_of(row.vibe_original)
         yield {**values, "audio": sounds.of(row)} if sounds else values
 
 
-def exported(row: ScoredRow) -> Line:
-    """A row as it is published: every field, pages always as a list, and the tags of its text."""
-    values = row.model_dump(mode="json", exclude=set(_PRIVATE_COLUMNS))
-    pages = values["text_page"]
-    values["text_page"] = pages if isinstance(pages, list) else [pages]
-    return {**values, TAGS_COLUMN: tags_of(row.vibe_original)}
-
-
 def count_rows(splits: Mapping[str, Rows], note: Callable[[ScoredRow], None]) -> DatasetFacts:
-    """What the rows are, for the card and the report; splits without rows are left out. ``note`` is given each row, too."""
+    """Count the rows for the card and the report, and call ``note`` with each row. Splits without rows are left out."""
     facts = DatasetFacts()
     for split, rows in splits.items():
         for row in rows():
@@ -130,14 +121,17 @@ def _count(split: str, row: ScoredRow, facts: DatasetFacts) -> None:
     facts.best_of[len(row.config_candidates)] += 1
     for scorer, scores in row.candidate_scores.items():
         facts.candidates.setdefault(scorer, []).extend(score for score in scores if score is not None)
-        if row.best_index is not None and row.best_index < len(scores):
-            best = scores[row.best_index]
-            if best is not None:
-                facts.winners.setdefault(scorer, []).append(best)
+        if (best := winner_score(row, scores)) is not None:
+            facts.winners.setdefault(scorer, []).append(best)
+
+
+def winner_score(row: ScoredRow, scores: Sequence[float | None]) -> float | None:
+    """Return the winner's score of a scorer's ``scores``; None without a winner or without its score."""
+    return scores[row.best_index] if row.best_index is not None and row.best_index < len(scores) else None
 
 
 def all_rows(splits: Mapping[str, Rows]) -> Iterator[ScoredRow]:
-    """The rows of all splits, one after the other."""
+    """Yield the rows of all splits."""
     for rows in splits.values():
         yield from rows()
 
@@ -148,10 +142,9 @@ def readers(
     exclude: Collection[str] = (),
     left_out: frozenset[str] = frozenset(),
 ) -> dict[str, Rows]:
-    """The rows of each split that has a file, read anew each time, without those with a tag of ``exclude`` and those whose
-    ids are ``left_out``.
+    """Return the rows of each split that has a file, without rows with a tag of ``exclude`` or an id of ``left_out``.
 
-    Raises :class:`InputError` when no split has a file.
+    Raises :class:`InputError` if no split has a file.
     """
     found = {split: path for split in splits if (path := workspace_file(split)).exists()}
     if not found:

@@ -1,4 +1,4 @@
-"""A folder that appears whole or not at all."""
+"""Atomic creation of a folder, and the record of its files."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from latentscore_data.core.base.jsonl import DRAFT_ENDING, draft_of, is_draft, r
 from latentscore_data.core.base.manifest import file_fact, git_commit
 
 RECORD_FILE = "export.json"
-"""What an exported folder says about itself; also the mark by which we know a folder of ours."""
+"""The record of an exported folder. A folder without it was not written by an export."""
 
 NAME_ANOTHER = "name another folder for it"
 
 
 @contextlib.contextmanager
 def new_folder(target: Path, overwrite: bool) -> Iterator[Path]:
-    """A draft beside ``target`` that takes its name when the block ends well, and is deleted when it does not.
+    """Yield a draft folder beside ``target``; rename it to ``target`` at the end, or delete it after an exception.
 
-    A reader sees the old folder or the new one. Raises :class:`OutputError` when the target exists and ``overwrite`` is
-    false, or when it exists and was not written by an export: somebody else's files are never replaced.
+    So a reader sees the old folder or the new one. Raises :class:`OutputError` for a target that may not be written
+    (:func:`check_target`), and if the disk is full.
     """
     check_target(target, overwrite)
-    # The target of a link is replaced, not the link.
+    # Replace the target of a link, not the link.
     target = Path(os.path.realpath(target))
     _sweep_drafts(target)
     draft = draft_of(target)
@@ -58,7 +58,7 @@ def new_folder(target: Path, overwrite: bool) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _claimed(draft: Path) -> Iterator[bool]:
-    """Hold a draft, as long as this process lives at most; False while another process holds it."""
+    """Lock a draft until the end of the block or of this process; yield False if another process holds the lock."""
     handle = os.open(draft, os.O_RDONLY)
     try:
         try:
@@ -72,7 +72,7 @@ def _claimed(draft: Path) -> Iterator[bool]:
 
 
 def _sweep_drafts(target: Path) -> None:
-    """Remove what killed commands began beside ``target``; the draft of one that is at work stays."""
+    """Remove the drafts of killed commands beside ``target``; drafts of running commands stay."""
     for draft in target.parent.glob(f".{glob.escape(target.name)}.*{DRAFT_ENDING}"):
         if is_draft(draft) and draft.is_dir():
             with _claimed(draft) as free:
@@ -81,7 +81,8 @@ def _sweep_drafts(target: Path) -> None:
 
 
 def check_target(target: Path, overwrite: bool) -> None:
-    """Refuse, before any work, a target that may not be written."""
+    """Raise :class:`OutputError` for a target that may not be written: it exists and ``overwrite`` is false, it was not
+    written by an export, or it is the current folder."""
     if not target.exists():
         return
     if not target.is_dir() or any(target.iterdir()):
@@ -91,20 +92,14 @@ def check_target(target: Path, overwrite: bool) -> None:
             )
         if not overwrite:
             raise OutputError(f"{target} exists", "add --overwrite to replace it, or choose another --out")
-    if _stand_in(target):
-        # The folder would be replaced under the shell that is in it, which is nowhere then.
-        raise OutputError(f"{target} is the current folder", "leave this folder, or choose a subfolder with --out")
-
-
-def _stand_in(folder: Path) -> bool:
-    try:
-        return Path.cwd().is_relative_to(os.path.realpath(folder))
-    except FileNotFoundError:  # the current folder is gone already
-        return False
+    with contextlib.suppress(FileNotFoundError):  # the current folder may not exist any more
+        if Path.cwd().is_relative_to(os.path.realpath(target)):
+            # Replacing it would leave the user's shell in a deleted folder.
+            raise OutputError(f"{target} is the current folder", "leave this folder, or choose a subfolder with --out")
 
 
 def write_record(folder: Path, kind: str, facts: Mapping[str, Any]) -> None:
-    """``export.json``: what this is, what made it, and the SHA-256 of every file beside it."""
+    """Write ``export.json``: the kind of export, the version that made it, ``facts``, and the SHA-256 of every file."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     replace_json(
         folder / RECORD_FILE,
@@ -119,7 +114,7 @@ def write_record(folder: Path, kind: str, facts: Mapping[str, Any]) -> None:
 
 
 def read_record(folder: Path) -> JsonObject:
-    """The record of an exported folder. Raises :class:`OutputError` for a folder without one."""
+    """Return the record of an exported folder. Raises :class:`OutputError` without a valid one."""
     try:
         return read_object(folder / RECORD_FILE, "")
     except InputError:

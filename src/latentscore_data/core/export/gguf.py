@@ -1,8 +1,8 @@
-"""A merged model as a GGUF file, for llama.cpp and what is built on it.
+"""A merged model as a GGUF file, for llama.cpp and programs based on it.
 
-Names and shapes of tensors and keys come from the ``gguf`` package; what it leaves to the converter is here: which
-numbers of a config belong under which key, what llama.cpp takes for granted of an architecture (and what must therefore
-be refused), and how a tokenizer's files become ``tokenizer.*`` keys.
+The ``gguf`` package provides the names of tensors and keys. This module adds what it leaves to the converter: the keys
+of each architecture, the checks of values that llama.cpp assumes, and the ``tokenizer.*`` keys from a tokenizer's
+files.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from gguf import GGUFWriter
 
 QUANTIZATIONS = ("q8_0", "q5_0", "q4_0", "f16", "bf16")
-"""The types that are written here."""
+"""The types that the ``gguf`` package writes."""
 
 K_QUANTS = ("q6_k", "q5_k_m", "q5_k_s", "q4_k_m", "q4_k_s", "q3_k_l", "q3_k_m", "q3_k_s", "q2_k")
-"""The types that llama.cpp's own tool makes."""
+"""The types that ``llama-quantize`` of llama.cpp writes."""
 
-# Largest relative logit error (see Parity) that each type may leave on the probes. Measured on
-# random weights, which are the worst case: f16 0.001, bf16 0.008, q8_0 0.023, q5_0 0.17, q4_0 0.32;
+# Maximum relative logit error (see Parity) of each type on the probes. Errors measured on random weights, the worst case:
+# f16 0.001, bf16 0.008, q8_0 0.023, q5_0 0.17, q4_0 0.32;
 # with rows of 256 and llama-quantize q6_k 0.07, q5_k 0.12, q4_k 0.21, q3_k_l 0.30, q3_k_m 0.32, q3_k_s 0.45, q2_k 0.61.
 TOLERANCES: Mapping[str, float] = {
     "f16": 0.01, "bf16": 0.05, "q8_0": 0.10, "q5_0": 0.40, "q4_0": 0.60,
@@ -43,19 +43,19 @@ TOLERANCES: Mapping[str, float] = {
 }  # fmt: skip
 
 _BLOCK = 32
-"""Weights per block of the quantised types: a row must be whole blocks."""
+"""Weights per block of the quantized types: a row must be a multiple of this."""
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What llama.cpp needs to know of one family beyond the tensors."""
+    """The keys of a model family in a GGUF file, and its changes to tensors."""
 
     name: str
     keys: Callable[[GGUFWriter, Any], None]
     norm_offset: float = 0.0
-    """Added to the weights of norms: Gemma stores them less one, llama.cpp wants them whole."""
+    """Added to the weights of norms: Gemma stores the weight minus 1, llama.cpp expects the weight."""
     interleaved: bool = False
-    """The rotary pairs lie side by side in llama.cpp; the files of transformers hold their first halves, then their second."""
+    """True if llama.cpp expects rotary pairs side by side; transformers stores first halves, then second halves."""
 
 
 def write_gguf(
@@ -63,9 +63,10 @@ def write_gguf(
 ) -> None:
     """Write a saved model (safetensors, config and tokenizer in one folder) as one GGUF file.
 
-    ``quantization`` is one of :data:`QUANTIZATIONS`, or f32. Weights are read and written one at a time. ``tokenizer_from`` is a GGUF of the same family whose tokenizer keys are
-    copied; without it they are made from ``tokenizer.json``. Raises :class:`InputError` for an architecture, shape,
-    tokenizer or quantisation that cannot be written, :class:`MissingError` without the gguf package.
+    ``quantization`` is one of :data:`QUANTIZATIONS`, or f32. Weights are read and written one at a time.
+    ``tokenizer_from`` is a GGUF of the same family whose tokenizer keys are copied; without it they are made from
+    ``tokenizer.json``. Raises :class:`InputError` for an architecture, shape, tokenizer or quantization that cannot be
+    written, and :class:`MissingError` without the gguf package.
     """
     require("gguf", "ml", "writing GGUF")
     import gguf
@@ -79,13 +80,14 @@ def write_gguf(
     writer.add_name(name)
     writer.add_file_type(gguf.LlamaFileType["ALL_F32" if quantization == "f32" else f"MOSTLY_{quantization.upper()}"])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    _common_keys(writer, config)
     architecture.keys(writer, config)
     if tokenizer_from is not None:
         copy_tokenizer(writer, tokenizer_from, config.vocab_size)
     else:
         tokenizer = AutoTokenizer.from_pretrained(model_folder)
         add_tokenizer(writer, json.loads(tokenizer.backend_tokenizer.to_str()), tokenizer, config, model_folder)
-    names = gguf.get_tensor_name_map(_model_arch(architecture.name), config.num_hidden_layers)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[architecture.name.upper()], config.num_hidden_layers)
 
     plan: dict[str, gguf.GGMLQuantizationType] = {}
     for hf_name, array in tensors(model_folder):
@@ -95,7 +97,7 @@ def write_gguf(
         if gguf_name is None:
             raise InputError(f"{hf_name} is not supported in a GGUF of {architecture.name}", "export without --gguf")
         stored = _stored_kind(gguf_name, array, kind)
-        # Only the sizes: what a weight becomes is worked out once, when it is written.
+        # Only the size; the weight is converted when it is written.
         size = math.prod(gguf.quant_shape_to_byte_shape(array.shape, stored))
         writer.add_tensor_info(gguf_name, array.shape, array.dtype, size, stored)
         plan[hf_name] = stored
@@ -106,14 +108,13 @@ def write_gguf(
         writer.write_ti_data_to_file()
         for hf_name, array in tensors(model_folder):
             if hf_name in plan:
-                converted = _as_llama_cpp_wants_it(architecture, config, hf_name, array)
+                converted = _converted(architecture, config, hf_name, array)
                 writer.write_tensor_data(_encode(hf_name, converted, plan[hf_name]))
         writer.close()
 
 
-def _as_llama_cpp_wants_it(
-    architecture: Architecture, config: Any, name: str, array: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def _converted(architecture: Architecture, config: Any, name: str, array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the tensor as llama.cpp expects it (:class:`Architecture`)."""
     if name.endswith("norm.weight") and architecture.norm_offset:
         return array + architecture.norm_offset
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(name.split(".")[-2])
@@ -123,7 +124,7 @@ def _as_llama_cpp_wants_it(
 
 
 def _stored_kind(name: str, array: NDArray[np.float32], kind: Any) -> Any:
-    """Vectors stay exact, and the shared embedding and output matrix keeps 8 bits: it is read at both ends."""
+    """Return a tensor's type: float32 for vectors, at least 8 bits for embeddings, often also the output matrix."""
     import gguf
 
     if array.ndim == 1:
@@ -151,7 +152,7 @@ def _encode(name: str, array: NDArray[np.float32], kind: Any) -> NDArray[Any]:
 
 
 def architecture_of(config: Any) -> Architecture:
-    """What is known of the config's architecture. Raises :class:`InputError` for one that is not written here."""
+    """Return the architecture of a config. Raises :class:`InputError` for one that cannot be written as GGUF."""
     found = ARCHITECTURES.get(config.model_type)
     if found is None:
         raise InputError(
@@ -159,12 +160,6 @@ def architecture_of(config: Any) -> Architecture:
             f"export without --gguf; GGUF is written for {', '.join(sorted(ARCHITECTURES))}",
         )
     return found
-
-
-def _model_arch(name: str) -> Any:
-    import gguf
-
-    return next(arch for arch, spelled in gguf.MODEL_ARCH_NAMES.items() if spelled == name)
 
 
 def _common_keys(writer: GGUFWriter, config: Any) -> None:
@@ -182,17 +177,16 @@ def _common_keys(writer: GGUFWriter, config: Any) -> None:
 
 def _refuse(what: str, value: Any, only: Any) -> None:
     raise InputError(
-        f"a GGUF cannot represent that {what} is {value}: llama.cpp takes it for {only}", "export without --gguf"
+        f"a GGUF cannot represent that {what} is {value}: llama.cpp assumes {only}", "export without --gguf"
     )
 
 
 GEMMA3_PATTERN = 6
-"""Every sixth layer looks at everything, the others at a window."""
+"""Every sixth layer has full attention, the others sliding windows."""
 GEMMA3_LOCAL_THETA = 10_000.0
 
 
 def _gemma3_keys(writer: GGUFWriter, config: Any) -> None:
-    _common_keys(writer, config)
     layers = [
         "full_attention" if (i + 1) % GEMMA3_PATTERN == 0 else "sliding_attention"
         for i in range(config.num_hidden_layers)
@@ -212,14 +206,12 @@ def _gemma3_keys(writer: GGUFWriter, config: Any) -> None:
 
 
 def _qwen3_keys(writer: GGUFWriter, config: Any) -> None:
-    _common_keys(writer, config)
     if getattr(config, "use_sliding_window", False):
         _refuse("use_sliding_window", True, "absent")
     _rope_keys(writer, config.rope_parameters)
 
 
 def _llama_keys(writer: GGUFWriter, config: Any) -> None:
-    _common_keys(writer, config)
     writer.add_rope_dimension_count(config.head_dim)
     _rope_keys(writer, config.rope_parameters)
 
@@ -244,12 +236,12 @@ ARCHITECTURES: Mapping[str, Architecture] = {
 
 
 def copy_tokenizer(writer: GGUFWriter, path: Path, vocabulary: int) -> None:
-    """Take every ``tokenizer.*`` key from another GGUF. Raises :class:`InputError` when it is not of this vocabulary."""
+    """Copy every ``tokenizer.*`` key of another GGUF. Raises :class:`InputError` for another size of the vocabulary."""
     import gguf
 
     try:
         reader = gguf.GGUFReader(path)
-    except Exception as error:  # it reads lengths and offsets from the file and believes them
+    except Exception as error:  # it does not validate the lengths and offsets in the file
         raise InputError(f"{path} cannot be read as GGUF ({one_line(error)})", "check --tokenizer") from None
     tokens = reader.fields.get("tokenizer.ggml.tokens")
     if tokens is None or len(tokens.data) != vocabulary:
@@ -261,24 +253,26 @@ def copy_tokenizer(writer: GGUFWriter, path: Path, vocabulary: int) -> None:
             writer.add_key_value(name, field.contents(), field.types[0], sub_type=sub_type)
 
 
-# A ByteLevel tokenizer without a regex of its own splits as GPT-2 does; others are known by a piece of their regex.
+# A ByteLevel tokenizer without its own regex splits like GPT-2; others are recognized by a part of their regex.
 _SPLITS_BY_REGEX = {r"\p{N}{1,3}": "llama-bpe", r"|\p{N}| ?": "qwen2"}
 
 
 def add_tokenizer(writer: GGUFWriter, backend: Mapping[str, Any], tokenizer: Any, config: Any, folder: Path) -> None:
-    """``tokenizer.*`` keys from a ``tokenizer.json``: byte-level BPE, or sentencepiece BPE with byte fallback.
+    """Add the ``tokenizer.*`` keys for a ``tokenizer.json``: byte-level BPE, or sentencepiece BPE with byte fallback.
 
-    Raises :class:`InputError` for any other kind, because llama.cpp would split texts in another way.
+    Raises :class:`InputError` for any other kind, because llama.cpp would tokenize texts differently.
     """
     model = backend["model"]
     if model["type"] != "BPE":
         raise InputError(
-            f"a GGUF cannot hold a tokenizer of the kind {model['type']}", "export without --gguf, or use --tokenizer"
+            f"a GGUF cannot hold a tokenizer of type {model['type']}", "export without --gguf, or use --tokenizer"
         )
     if model.get("byte_fallback"):
         writer.add_tokenizer_model("llama")
         writer.add_tokenizer_pre("default")
-        writer.add_add_space_prefix(_prefixes_space(backend))
+        steps = [*_steps(backend.get("normalizer")), *_steps(backend.get("pre_tokenizer"))]
+        spaces = [s for s in steps if s["type"] == "Metaspace" and s.get("prepend_scheme") != "never"]
+        writer.add_add_space_prefix(bool(spaces) or any(step["type"] == "Prepend" for step in steps))
         scores = _merge_scores(model)
     else:
         writer.add_tokenizer_model("gpt2")
@@ -290,7 +284,7 @@ def add_tokenizer(writer: GGUFWriter, backend: Mapping[str, Any], tokenizer: Any
 
 
 def _split_name(backend: Mapping[str, Any]) -> str:
-    """llama.cpp's name for the way a byte-level tokenizer splits words."""
+    """Return llama.cpp's name for the pre-tokenization of a byte-level tokenizer."""
     steps = _steps(backend.get("pre_tokenizer"))
     regexes = [step["pattern"]["Regex"] for step in steps if step["type"] == "Split"]
     kinds = [step["type"] for step in steps]
@@ -313,16 +307,8 @@ def _steps(part: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
     return list(part.get("pretokenizers") or part.get("normalizers") or [part])
 
 
-def _prefixes_space(backend: Mapping[str, Any]) -> bool:
-    steps = [*_steps(backend.get("normalizer")), *_steps(backend.get("pre_tokenizer"))]
-    return any(
-        step["type"] == "Prepend" or (step["type"] == "Metaspace" and step.get("prepend_scheme") != "never")
-        for step in steps
-    )
-
-
 def _merge_scores(model: Mapping[str, Any]) -> dict[str, float]:
-    """Token -> score. llama.cpp joins the neighbours whose token scores highest first: the order of the merges."""
+    """Return each token's score, in the order of the merges: llama.cpp merges the highest score first."""
     ranks: dict[str, int] = {}
     for rank, merge in enumerate(model["merges"]):
         left, right = merge if isinstance(merge, list) else merge.split(" ", 1)
@@ -337,17 +323,19 @@ def _add_tokens(writer: GGUFWriter, backend: Mapping[str, Any], size: int, score
     tokens: list[str] = [f"[PAD{i}]" for i in range(size)]
     kinds = [int(gguf.TokenType.UNUSED)] * size
     values = [-1000.0] * size
-    added = {token["id"]: token for token in backend["added_tokens"]}
-    for token, at in backend["model"]["vocab"].items():
-        _require_place(token, at, size)
+    vocabulary, added = backend["model"]["vocab"], {token["id"]: token for token in backend["added_tokens"]}
+    if (last := max([*vocabulary.values(), *added], default=-1)) >= size:
+        raise InputError(
+            f"the tokenizer has a token {last}, but the model only {size} tokens", "export the model's own tokenizer"
+        )
+    for token, at in vocabulary.items():
         tokens[at], kinds[at] = token, int(gguf.TokenType.NORMAL)
         values[at] = scores[token] if scores is not None else 0.0
         if scores is not None and len(token) == 6 and token.startswith("<0x"):
             kinds[at], values[at] = int(gguf.TokenType.BYTE), 0.0
     for at, token in added.items():
-        _require_place(token["content"], at, size)
         kinds[at] = int(gguf.TokenType.CONTROL if token["special"] else gguf.TokenType.USER_DEFINED)
-        # llama.cpp looks for these in the raw text, where a space is a space.
+        # llama.cpp searches for these in the raw text, in which a space is not "▁".
         spelled = token["content"] if token["special"] or scores is None else token["content"].replace("▁", " ")
         tokens[at], values[at] = spelled, -1000.0
     writer.add_token_list(tokens)
@@ -356,22 +344,10 @@ def _add_tokens(writer: GGUFWriter, backend: Mapping[str, Any], size: int, score
         writer.add_token_scores(values)
 
 
-def _require_place(token: str, at: int, size: int) -> None:
-    if at >= size:
-        raise InputError(
-            f"the tokenizer has a token {at} ({token!r}), but the model only {size}", "export the model's own tokenizer"
-        )
-
-
 def _add_special_tokens(writer: GGUFWriter, tokenizer: Any, folder: Path) -> None:
-    if tokenizer.bos_token_id is not None:
-        writer.add_bos_token_id(tokenizer.bos_token_id)
-    if tokenizer.eos_token_id is not None:
-        writer.add_eos_token_id(tokenizer.eos_token_id)
-    if tokenizer.unk_token_id is not None:
-        writer.add_unk_token_id(tokenizer.unk_token_id)
-    if tokenizer.pad_token_id is not None:
-        writer.add_pad_token_id(tokenizer.pad_token_id)
+    for name in ("bos_token_id", "eos_token_id", "unk_token_id", "pad_token_id"):
+        if (token := getattr(tokenizer, name)) is not None:
+            getattr(writer, f"add_{name}")(token)
     probe = tokenizer("a")["input_ids"]
     writer.add_add_bos_token(bool(probe) and probe[0] == tokenizer.bos_token_id)
     writer.add_add_eos_token(bool(probe) and probe[-1] == tokenizer.eos_token_id)
@@ -387,13 +363,13 @@ def _add_special_tokens(writer: GGUFWriter, tokenizer: Any, folder: Path) -> Non
 def verify_gguf(path: Path, quantization: str, reference: list[Logits], tokenizer: Any) -> Parity:
     """Load the file with transformers, and compare its tokens and its logits with the merged model's.
 
-    Raises :class:`VerificationError` when they are further apart than the quantisation explains.
+    Raises :class:`VerificationError` if tokens differ, or the error is larger than in :data:`TOLERANCES`.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     try:
-        # The progress bar of this one path is drawn whatever the library was told.
+        # The library draws a progress bar for GGUF files even if progress bars are off.
         with quiet_libraries(), contextlib.redirect_stderr(io.StringIO()):
             back = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
             model = AutoModelForCausalLM.from_pretrained(
@@ -404,7 +380,7 @@ def verify_gguf(path: Path, quantization: str, reference: list[Logits], tokenize
             f"{path.name} cannot be read back ({error})", "report this, with the model's config"
         ) from None
     for probe in PROBES:
-        # As chat, which also compares the template and the special tokens, and as plain text.
+        # As a chat, to compare template and special tokens, and as plain text.
         same = probe_tokens(back, probe) == probe_tokens(tokenizer, probe)
         if not same or _plain(back, probe) != _plain(tokenizer, probe):
             raise VerificationError(

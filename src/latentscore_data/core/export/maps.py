@@ -1,4 +1,4 @@
-"""A retrieval map from scored rows: what :func:`latentscore.load_map` opens."""
+"""Retrieval maps from scored rows, which :func:`latentscore.load_map` opens."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import orjson
@@ -38,40 +37,45 @@ from latentscore_data.core.scoring.clap_index import ClapIndex
 from latentscore_data.core.vibes.dedupe import choose_embedder, load_embedder
 
 BATCH = 512
+LINE = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
 
 Vectors = Callable[[Sequence[ScoredRow]], "NDArray[np.float32]"]
-"""Rows -> their embeddings, float32, shape (rows, dim), unit length."""
+"""Rows -> their embeddings: float32, shape (rows, dim), unit length."""
 
 
 @dataclass(frozen=True)
 class MapFacts:
-    """What was written."""
+    """The numbers of a written map."""
 
     rows: int
     dim: int
     without_config: int
-    """Rows left out because they hold no valid config."""
+    """Rows that were left out, because they hold no valid config."""
 
 
 @dataclass(frozen=True)
 class EmbeddingSource:
-    """Where a map's embeddings come from."""
+    """The source of a map's embeddings."""
 
     fingerprint: str
     vectors: Vectors
     embed_text: Callable[[str], NDArray[np.float32]] | None
-    """How a question would be embedded; ``None`` where a text alone does not find its own row."""
+    """Embeds a query as unit vector, shape (dim,); None if a vibe does not find its own row (a map of sounds)."""
     why: str
-    """One line for the user: which embedder, and why this one."""
+    """One line for the user: the embedder, and why it was chosen."""
 
 
 def embedding_source(kind: str, settings: Settings) -> EmbeddingSource:
-    """The embedder of a map of this kind. Raises :class:`MissingError` when its library or weights are not there."""
-    return EMBEDDING_SOURCES[kind](settings)
-
-
-def _text_source(settings: Settings) -> EmbeddingSource:
-    # The embedder of a map is chosen as the one for near-duplicates is.
+    """Return the embedder of a "text" or "audio" map. Raises :class:`MissingError` without its library or weights."""
+    if kind == "audio":
+        index = _clap_index(settings)
+        return EmbeddingSource(
+            index.fingerprint,
+            lambda rows: index.sounds([row.config_payload or {} for row in rows]),
+            None,
+            f"embedding the winners' sound with {settings.scoring.clap_model}; winners scored with it are not rendered again",
+        )
+    # By default the embedder that finds near-duplicates.
     chosen = choose_embedder(
         settings.dedupe.model_copy(update={"model": settings.export.embedder or settings.dedupe.model})
     )
@@ -85,9 +89,9 @@ def _text_source(settings: Settings) -> EmbeddingSource:
 
 
 class ClapText:
-    """The text half of CLAP, which asks a map of sounds: ``lookup(map, vibe, embedder=ClapText(load_settings()))``.
+    """CLAP's text encoder, for queries to a map of sounds: ``lookup(map, vibe, embedder=ClapText(load_settings()))``.
 
-    Raises :class:`MissingError` where CLAP cannot run.
+    Raises :class:`MissingError` if CLAP cannot run.
     """
 
     default_dedupe_threshold = 0.95
@@ -96,9 +100,10 @@ class ClapText:
         self.index = _clap_index(settings)
         self.fingerprint = self.index.fingerprint
         self.dim = 0
-        """Known once something has been embedded: the model is loaded when it is first needed."""
+        """The length of the vectors; 0 before the first call of :meth:`embed`, which loads the model."""
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return unit vectors, float32, shape (texts, dim)."""
         vectors = self.index.texts(texts)
         self.dim = vectors.shape[1]
         return vectors
@@ -108,31 +113,18 @@ def _clap_index(settings: Settings) -> ClapIndex:
     return ClapIndex(settings.scoring, ScoreCache(Workspace(settings.paths.root).score_cache))
 
 
-def _audio_source(settings: Settings) -> EmbeddingSource:
-    index = _clap_index(settings)
-    return EmbeddingSource(
-        index.fingerprint,
-        lambda rows: index.sounds([row.config_payload or {} for row in rows]),
-        None,
-        f"embedding the winners' sound with {settings.scoring.clap_model}; winners scored with it are not rendered again",
-    )
-
-
-EMBEDDING_SOURCES: dict[str, Callable[[Settings], EmbeddingSource]] = {"text": _text_source, "audio": _audio_source}
-
-
 def write_map(folder: Path, rows: Iterable[ScoredRow], kind: str, vectors: Vectors, fingerprint: str) -> MapFacts:
-    """Write a map into ``folder``, three ways to one content.
+    """Write a map into ``folder``: ``map.jsonl`` with the published field names, and a form that loads fast.
 
-    ``map.jsonl`` has the published field names; ``map.safetensors`` (``embedding``: float32, shape (rows, dim);
-    ``row_ends``: int64, where each line of ``rows.jsonl`` ends) opens in a fraction of the time. Raises
-    :class:`InputError` when no row has a config.
+    That form is ``rows.jsonl`` (rows without embeddings) and ``map.safetensors`` (``embedding``: float32, shape (rows,
+    dim); ``row_ends``: int64, the byte at which each line of ``rows.jsonl`` ends). Raises :class:`InputError` if no row
+    has a config, and :class:`VerificationError` for embeddings of another shape or length.
     """
     from safetensors.numpy import save_file
 
     seen = 0
     parts: list[NDArray[np.float32]] = []
-    ends: list[int] = []
+    sizes: list[int] = []
 
     def with_config() -> Iterator[ScoredRow]:
         nonlocal seen
@@ -148,44 +140,32 @@ def write_map(folder: Path, rows: Iterable[ScoredRow], kind: str, vectors: Vecto
             _check_unit(embedded, batch)
             parts.append(embedded)
             with writing(folder):
-                ends += _write_batch(whole, lines, batch, embedded, EMBEDDING_FIELDS[kind], fingerprint)
+                for row, vector in zip(batch, embedded, strict=True):
+                    values = map_row(row)
+                    whole.write(
+                        json_bytes({**values, EMBEDDING_FIELDS[kind]: vector, "embedding_model": fingerprint}, LINE)
+                    )
+                    sizes.append(lines.write(json_bytes(values, LINE)))
     if not parts:
         raise InputError("no row has a config, so there is nothing to look up", "run lsdata configs first")
     embeddings = np.concatenate(parts)
     with writing(folder):
         save_file(
-            {"embedding": embeddings, "row_ends": np.cumsum(ends, dtype=np.int64)},
+            {"embedding": embeddings, "row_ends": np.cumsum(sizes, dtype=np.int64)},
             folder / TENSORS_FILE,
-            # One entry: the library writes several in no fixed order, and the same map must be the same bytes.
+            # A single entry, because the library writes several in random order, and equal maps must have equal bytes.
             metadata={"map": json.dumps({"format": MAP_FORMAT, "kind": kind, "embedder": fingerprint})},
         )
     return MapFacts(rows=len(embeddings), dim=embeddings.shape[1], without_config=seen - len(embeddings))
 
 
-def _write_batch(
-    whole: BinaryIO,
-    lines: BinaryIO,
-    batch: Sequence[ScoredRow],
-    embedded: NDArray[np.float32],
-    field: str,
-    fingerprint: str,
-) -> list[int]:
-    options = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
-    sizes: list[int] = []
-    for row, vector in zip(batch, embedded, strict=True):
-        values = map_row(row)
-        whole.write(json_bytes({**values, field: vector, "embedding_model": fingerprint}, options))
-        sizes.append(lines.write(json_bytes(values, options)))
-    return sizes
-
-
 def _has_config(row: ScoredRow) -> bool:
-    """True for a row with a winner in labels, which a map can hold."""
+    """Return True for a row with a winner in labels."""
     return row.config_payload is not None and in_labels(row.config_payload.get("config") or {})
 
 
 def map_row(row: ScoredRow) -> Line:
-    """A row as maps hold it, in the published field names, without its embedding."""
+    """Return a row of a map with the published field names, without its embedding."""
     payload = row.config_payload or {}
     return {
         "row_id": row.row_id,
@@ -200,7 +180,7 @@ def map_row(row: ScoredRow) -> Line:
 
 
 def write_map_table(folder: Path, splits: Mapping[str, Rows], source: EmbeddingSource, *, parquet: bool) -> list[Table]:
-    """The configuration ``map`` of a data set: :func:`map_row` with the embedding of the vibe; empty without any config."""
+    """Write the configuration ``map`` of a data set: :func:`map_row` with the vibe's embedding. Return its table."""
     lines: dict[str, Lines] = {}
     for split, rows in splits.items():
         chosen = [row for row in rows() if _has_config(row)]
@@ -233,9 +213,9 @@ def _check_unit(embedded: NDArray[np.float32], batch: Sequence[ScoredRow]) -> No
 
 
 def verify_map(folder: Path, facts: MapFacts, embed: Callable[[str], NDArray[np.float32]] | None) -> None:
-    """Open what was written, both ways, and compare. ``embed`` also asks for a vibe of the map itself.
+    """Load a map from both forms and compare them; with ``embed``, also look up some of its own vibes.
 
-    Raises :class:`VerificationError`.
+    Raises :class:`VerificationError` for a difference, or if a vibe does not return its own row.
     """
     try:
         fast, plain = load_map(folder / TENSORS_FILE), load_map(folder / JSONL_FILE)

@@ -1,4 +1,4 @@
-"""An adapter and its base model as one model, with the proof that it is the same one."""
+"""The model to export: an adapter merged into its base, or alone; comparison of models by their logits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,38 +23,37 @@ from latentscore_data.core.models.runs import RunFolder, find_run, find_runs
 from latentscore_data.core.training.context import quiet_libraries
 
 Logits = NDArray[np.float32]
+"""Next-token logits, shape (tokens, vocabulary)."""
 
-
-# Short on purpose: with a vocabulary of 262,144 each token of a probe costs a megabyte of logits.
+# Short, because each token of a probe needs 1 MB of logits with a vocabulary of 262,144.
 PROBES = ("rain on a tin roof", "an empty station at four in the morning, one lamp humming", "glad tidings")
 
 SHARD_SIZE = "4GB"
 _TOKENIZER_FILE = re.compile(r"(tokenizer|special_tokens|added_tokens|vocab|merges|chat_template)\b.*|.*\.jinja")
 
 MERGE_TOLERANCE = 0.01
-"""Largest logit error of a merge, as a share of the logits' standard deviation; float32 leaves about 1e-5."""
+"""Largest relative logit error of a merge (:class:`Parity`); in float32 it is about 1e-5."""
+
+RETRAIN = "train it again: its weights are damaged"
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How far one model's logits are from another's, over all tokens of the probes."""
+    """The difference between two models' logits, over all tokens of the probes."""
 
     tokens: int
     max_abs_diff: float
     relative_error: float
     """Root mean square of the difference, divided by the standard deviation of the reference's logits."""
     top1_agreement: float
-    """Share of tokens after which both models think the same token the most likely."""
+    """Share, 0 to 1, of positions at which both models have the same most likely next token."""
     kl: float
     """Mean Kullback-Leibler divergence of the next-token distribution from the reference's, in nats."""
-
-    def to_dict(self) -> dict[str, float]:
-        return asdict(self)
 
 
 @dataclass(frozen=True)
 class Source:
-    """What is exported: a folder of weights and, where there is one, the run it comes from."""
+    """The model to export: a folder of weights, and the run that made it if it is known."""
 
     name: str
     weights: Path
@@ -62,29 +61,24 @@ class Source:
 
 
 def find_source(name: str | None, train_dir: Path) -> Source:
-    """A run by its id, a folder with weights or an adapter, or, without a name, the newest finished run.
+    """Return the source for a run id, a folder with a model or an adapter, or without a name the newest finished run.
 
-    Raises :class:`InputError` when there is none, or when the run is not finished.
+    Raises :class:`InputError` if there is none, and for a run that is not finished.
     """
     if name is None:
         run = next((run for run in find_runs(train_dir) if run.done), None)
         if run is None:
             raise InputError(f"no finished run in {train_dir}", "train one with lsdata train sft, or name a folder")
-        return Source(run.run_id, run.final, run)
-    path = Path(name).expanduser()
-    if path.is_dir() and not RunFolder(train_dir / name).spec_file.exists():
+    elif (path := Path(name).expanduser()).is_dir() and not RunFolder(train_dir / name).spec_file.exists():
         run = RunFolder(path)
-        if run.spec_file.exists():
-            return _of_run(run)
-        if not any((path / file).exists() for file in ("adapter_config.json", "config.json")):
-            raise InputError(
-                f"{path} contains no model (adapter_config.json or config.json)", "name a run or its final/"
-            )
-        return Source(path.resolve().name, path, None)
-    return _of_run(find_run(train_dir, name))
-
-
-def _of_run(run: RunFolder) -> Source:
+        if not run.spec_file.exists():
+            if not any((path / file).exists() for file in ("adapter_config.json", "config.json")):
+                raise InputError(
+                    f"{path} contains no model (adapter_config.json or config.json)", "name a run or its final/"
+                )
+            return Source(path.resolve().name, path, None)
+    else:
+        run = find_run(train_dir, name)
     if not run.done:
         raise InputError(
             f"run {run.run_id} is {run.record().get('status', 'not finished')}",
@@ -95,36 +89,45 @@ def _of_run(run: RunFolder) -> Source:
 
 @dataclass(frozen=True)
 class Merged:
-    """A model that has been written, with what is needed to check copies of it."""
+    """A model that was written, with its logits and tokenizer to compare GGUF files with."""
 
     base: str | None
-    """The adapter's base model; ``None`` for a model that was trained whole."""
+    """The adapter's base model; None for a whole model."""
     parity: Parity | None
-    """Adapter with base against the written model; ``None`` for a model that was trained whole."""
+    """The adapter on its base against the written model; None for a whole model."""
     parameters: int
     model_type: str
     tokenizer: Any
     logits: list[Logits]
-    """Of the written model, on the probes."""
+    """The written model's logits, one array for each probe."""
 
 
 def merge(source: Source, runs: Path, folder: Path) -> Merged:
-    """Write the model as safetensors in float32 with its tokenizer into ``folder``, and load it from there again.
+    """Write the model as float32 safetensors with its tokenizer into ``folder``, load it again and compare.
 
-    Raises :class:`MissingError` for a base that cannot be loaded, :class:`InputError` for an adapter that does not fit
-    it, and :class:`VerificationError` when what was written is not finite or not the same model.
+    Raises :class:`MissingError` for a base that cannot be loaded, :class:`InputError` for an adapter that does not
+    match it, and :class:`VerificationError` for weights that are not finite and for a written model that differs.
     """
     base = adapter_base(source.weights)
-    model, tokenizer, before = _whole(source) if base is None else _adapter_in_base(source, runs)
+    loaded = load_trained(source.weights, runs=runs)
+    tokenizer, model = loaded.tokenizer, loaded.model.float().eval()
+    _require_finite(model)
+    before = logits(model, tokenizer)
+    if base is not None:
+        try:
+            model = model.merge_and_unload(safe_merge=True)
+        except ValueError as error:
+            raise VerificationError(f"merging {source.name} failed ({error})", RETRAIN) from None
+        _require_finite(model)
     with writing(folder), quiet_libraries():
         model.save_pretrained(str(folder), max_shard_size=SHARD_SIZE)
         tokenizer.save_pretrained(str(folder))
         copy_form(source, folder)
-        # The library writes weights for the owner alone; what is handed over should be as readable as the rest.
+        # The library makes weights readable only by their owner.
         for weights in folder.glob("*.safetensors"):
             weights.chmod(0o644)
     parameters = sum(tensor.numel() for tensor in model.parameters())
-    del model
+    del model, loaded
     with quiet_libraries():
         back = load_base(str(folder))
     after = logits(back.model.eval(), tokenizer)
@@ -132,13 +135,13 @@ def merge(source: Source, runs: Path, folder: Path) -> Merged:
     if not parity.relative_error <= MERGE_TOLERANCE:
         raise VerificationError(
             f"the merged model differs from adapter and base (relative error {parity.relative_error:.2g})",
-            "report this: float32 should leave no difference",
+            "report this: the models should be equal in float32",
         )
     return Merged(base, parity if base else None, parameters, back.model.config.model_type, back.tokenizer, after)
 
 
 def copy_form(source: Source, folder: Path) -> None:
-    """Copy the file that says in which form the model answers, where there is one."""
+    """Copy the file with the form of the model's answers, if it exists."""
     if (said := source.weights / FORM_FILE).is_file():
         shutil.copyfile(said, folder / FORM_FILE)
 
@@ -146,14 +149,16 @@ def copy_form(source: Source, folder: Path) -> None:
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
-def copy_adapter(source: Source, folder: Path) -> int:
-    """Copy the adapter and its tokenizer into ``folder``; returns the number of its parameters.
+def copy_adapter(source: Source, folder: Path) -> tuple[str, int]:
+    """Copy the adapter and its tokenizer into ``folder``; return its base model and the number of its parameters.
 
-    Raises :class:`InputError` for a model that was trained whole, :class:`VerificationError` for weights that are not finite.
+    Raises :class:`InputError` for a whole model, and :class:`VerificationError` for weights that are not finite.
     """
     from safetensors.numpy import load_file
 
-    base = base_of_adapter(source)
+    base = adapter_base(source.weights)
+    if base is None:
+        raise InputError(f"{source.name} was trained without an adapter", "leave out --adapter-only")
     files = [
         path
         for path in source.weights.iterdir()
@@ -167,67 +172,30 @@ def copy_adapter(source: Source, folder: Path) -> int:
     weights = load_file(folder / ADAPTER_FILES[1])
     for name, tensor in weights.items():
         if not np.isfinite(tensor).all():
-            raise VerificationError(
-                f"{name} holds values that are not finite", "train it again: its weights are broken"
-            )
-    return sum(tensor.size for tensor in weights.values())
-
-
-def base_of_adapter(source: Source) -> str:
-    """The base model of an adapter. Raises :class:`InputError` for a model that was trained whole."""
-    base = adapter_base(source.weights)
-    if base is None:
-        raise InputError(f"{source.name} was trained without an adapter", "leave out --adapter-only")
-    return base
+            raise VerificationError(f"{name} holds values that are not finite", RETRAIN)
+    return base, sum(tensor.size for tensor in weights.values())
 
 
 def config_of(source: Source, runs: Path) -> Any:
-    """The architecture of what would be written, without its weights. Raises :class:`MissingError` for a base that is not there."""
+    """Return the exported model's architecture, without weights. Raises :class:`MissingError` for a missing base."""
     base = adapter_base(source.weights)
     return model_config(base, runs=runs) if base is not None else model_config(str(source.weights))
-
-
-def _whole(source: Source) -> tuple[Any, Any, list[Logits]]:
-    loaded = load_base(str(source.weights))
-    model = loaded.model.float().eval()
-    _require_finite(model)
-    return model, loaded.tokenizer, logits(model, loaded.tokenizer)
-
-
-def _adapter_in_base(source: Source, runs: Path) -> tuple[Any, Any, list[Logits]]:
-    import torch
-
-    loaded = load_trained(source.weights, runs=runs)
-    loaded.model.float().eval()
-    _require_finite(loaded.model)
-    before = logits(loaded.model, loaded.tokenizer)
-    try:
-        with torch.no_grad():
-            model = loaded.model.merge_and_unload(safe_merge=True)
-    except ValueError as error:
-        raise VerificationError(
-            f"merging {source.name} failed ({error})", "train it again: its weights are broken"
-        ) from None
-    _require_finite(model)
-    return model, loaded.tokenizer, before
 
 
 def _require_finite(model: Any) -> None:
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise VerificationError(
-                f"{name} holds values that are not finite", "train it again: its weights are broken"
-            )
+            raise VerificationError(f"{name} holds values that are not finite", RETRAIN)
 
 
 def base_of(source: Source) -> str:
-    """What a model that was trained whole started from: its run's base, or, without a run, the model itself."""
+    """Return the base model of a whole model: that of its run, or without a run the model itself."""
     spec = source.run.spec() if source.run is not None else None
     return spec.base_model if spec is not None else str(source.weights)
 
 
 def base_chain(name: str, runs: Path) -> list[str]:
-    """The base model and, where it is a run of ours, what that one started from, down to the first."""
+    """Return the base model and, if it is a run, the base models of that run, the first ancestor last."""
     chain = [name]
     while (run := RunFolder(runs / chain[-1])).final.is_dir() and (spec := run.spec()) is not None:
         if spec.base_model in chain:
@@ -237,23 +205,24 @@ def base_chain(name: str, runs: Path) -> list[str]:
 
 
 def is_hub_id(name: str) -> bool:
+    """Return True for OWNER/NAME."""
     return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name) is not None
 
 
 def public_name(name: str) -> str:
-    """A model's name as an export says it: of a path on this machine only the last part."""
+    """Return a model's name for publication: of a path on this machine only the last part."""
     return name if "/" not in name or is_hub_id(name) else Path(name).name
 
 
 def public_record(record: JsonObject) -> JsonObject:
-    """``run.json`` without the folders of this machine."""
+    """Return the record of a run without paths on this machine."""
     names = {key: public_name(record[key]) for key in ("base_model", "adapter") if isinstance(record.get(key), str)}
     inner = {"spec": public_record(record["spec"])} if isinstance(record.get("spec"), dict) else {}
     return {**record, **names, **inner}
 
 
 def logits(model: Any, tokenizer: Any) -> list[Logits]:
-    """Next-token logits after every token of each probe, float32, shape (tokens, vocabulary)."""
+    """Return the next-token logits for each of :data:`PROBES`: float32, shape (tokens, vocabulary)."""
     import torch
 
     found: list[Logits] = []
@@ -265,7 +234,7 @@ def logits(model: Any, tokenizer: Any) -> list[Logits]:
 
 
 def probe_tokens(tokenizer: Any, probe: str) -> list[int]:
-    """A probe as the model will meet it, inside the chat template where there is one."""
+    """Return the tokens of a probe, in the chat template if the tokenizer has one."""
     if not tokenizer.chat_template:
         return tokenizer(probe)["input_ids"]
     messages = [{"role": "user", "content": f"<vibe>{probe}</vibe>"}]
@@ -276,11 +245,13 @@ def probe_tokens(tokenizer: Any, probe: str) -> list[int]:
 
 
 def compare(reference: Sequence[Logits], other: Sequence[Logits]) -> Parity:
-    """Two models' logits on the same probes. A vocabulary padded in one of them is compared as far as both go."""
+    """Compare two models' logits on the same probes, over the tokens of the smaller vocabulary (one may be padded)."""
+    from scipy.special import log_softmax
+
     size = min(reference[0].shape[1], other[0].shape[1])
     a = np.concatenate([part[:, :size] for part in reference])
     b = np.concatenate([part[:, :size] for part in other])
-    log_p, log_q = _log_softmax(a), _log_softmax(b)
+    log_p, log_q = log_softmax(a, axis=1), log_softmax(b, axis=1)
     return Parity(
         tokens=len(a),
         max_abs_diff=float(np.abs(a - b).max()),
@@ -290,13 +261,8 @@ def compare(reference: Sequence[Logits], other: Sequence[Logits]) -> Parity:
     )
 
 
-def _log_softmax(values: Logits) -> Logits:
-    shifted = values - values.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-
-
 def tensors(folder: Path) -> Iterator[tuple[str, Any]]:
-    """(name, float32 array) for each tensor of a saved model, one at a time, in a stable order."""
+    """Yield (name, float32 array) for each tensor of a saved model, one at a time, in a stable order."""
     from safetensors import safe_open
 
     index = folder / "model.safetensors.index.json"

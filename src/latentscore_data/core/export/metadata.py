@@ -1,4 +1,4 @@
-"""What machines read beside a data set's card: Croissant metadata (MLCommons, version 1.1) and a citation file (CFF 1.2)."""
+"""Machine-readable metadata of a data set: Croissant (MLCommons, version 1.1) and a citation file (CFF 1.2)."""
 
 from __future__ import annotations
 
@@ -44,17 +44,19 @@ _TYPES: Mapping[str, str] = {
 
 
 def croissant(name: str, description: str, license_name: str, tables: Sequence[Table], *, parquet: bool) -> JsonObject:
-    """The data set as Croissant describes it: one set of files and of records for each split of each configuration.
+    """Return the Croissant metadata: a file set and a record set for each split of each configuration.
 
-    Columns that hold objects are left out of the records: Croissant names them only part by part.
+    Columns of objects are left out, because Croissant would need a field for each of their parts.
     """
+    encoding = "application/x-parquet" if parquet else "application/jsonlines"
     files: list[JsonObject] = []
     records: list[JsonObject] = []
     for table in tables:
         for split, paths in table.files.items():
             key = f"{table.name}/{split_name(split)}"
-            files.append(_file_set(f"files/{key}", paths, parquet))
-            fields = [_field(key, column, kind) for column, kind in table.columns.items() if _plain(kind)]
+            named = {"@id": f"files/{key}", "name": f"files/{key}"}
+            files.append({"@type": "cr:FileSet", **named, "includes": paths, "encodingFormat": encoding})
+            fields = [field for column, kind in table.columns.items() if (field := _field(key, column, kind))]
             records.append({"@type": "cr:RecordSet", "@id": key, "name": key, "field": fields})
     return {
         "@context": _CONTEXT,
@@ -71,19 +73,11 @@ def croissant(name: str, description: str, license_name: str, tables: Sequence[T
     }
 
 
-def _file_set(key: str, paths: Sequence[str], parquet: bool) -> JsonObject:
-    encoding = "application/x-parquet" if parquet else "application/jsonlines"
-    return {"@type": "cr:FileSet", "@id": key, "name": key, "includes": list(paths), "encodingFormat": encoding}
-
-
-def _plain(kind: Kind) -> bool:
+def _field(key: str, column: str, kind: Kind) -> JsonObject | None:
+    """Return the field of a column of plain values or of lists of them; None for any other column."""
     inner = kind[0] if isinstance(kind, list) else kind
-    return isinstance(inner, str) and inner in _TYPES
-
-
-def _field(key: str, column: str, kind: Kind) -> JsonObject:
-    inner = kind[0] if isinstance(kind, list) else kind
-    assert isinstance(inner, str)
+    if not isinstance(inner, str) or inner not in _TYPES:
+        return None
     return {
         "@type": "cr:Field",
         "@id": f"{key}/{column}",
@@ -95,7 +89,7 @@ def _field(key: str, column: str, kind: Kind) -> JsonObject:
 
 
 def citation(name: str, license_id: str | None) -> str:
-    """CITATION.cff of a data set. The creator is the person who publishes it, whose name only they know."""
+    """Return the content of CITATION.cff. Authors are "the creators of NAME", because the publisher is unknown."""
     import yaml
 
     return yaml.safe_dump(

@@ -1,4 +1,4 @@
-"""Pictures for cards, drawn as SVG: no plotting library, the same bytes every time."""
+"""Plots as SVG text for cards and reports, without a plotting library; equal data give equal bytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ COLORS = ("#9AA9B8", "#C8553D")
 
 
 def histograms(title: str, series: Mapping[str, Sequence[float]]) -> str:
-    """Overlaid histograms of up to two series on one scale, each as the share of its own values, as an SVG document."""
+    """Return an SVG of histograms of up to two series: the share of each one's values per bin, on one scale."""
     values = [value for numbers in series.values() for value in numbers]
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     if low == high:
@@ -42,7 +42,7 @@ def histograms(title: str, series: Mapping[str, Sequence[float]]) -> str:
 
 
 def panels(title: str, series: Mapping[str, Sequence[float | None]]) -> str:
-    """Series beside each other, each on a scale of its own over the numbers 0, 1, 2 and so on, as an SVG document."""
+    """Return an SVG of line plots side by side, each on its own scale, over the indices 0, 1, 2, ...; None is a gap."""
     width = (WIDTH - MARGIN) / max(1, len(series))
     parts = _frame(title)
     for number, (name, values) in enumerate(series.items()):
@@ -68,7 +68,7 @@ def panels(title: str, series: Mapping[str, Sequence[float | None]]) -> str:
 
 
 def _frame(title: str) -> list[str]:
-    """The beginning of a picture: its size, its title, a white ground."""
+    """Return the first lines of an SVG: its size, its title and a white background."""
     return [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" '
         'font-family="sans-serif" font-size="12" fill="#333">',

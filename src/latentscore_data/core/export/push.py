@@ -1,4 +1,4 @@
-"""Uploading an exported folder to the hub: only when asked, privately unless told otherwise."""
+"""Upload of an exported folder to the Hugging Face hub, private by default."""
 
 from __future__ import annotations
 
@@ -29,11 +29,12 @@ if TYPE_CHECKING:
 TOKEN_VARIABLE = "HF_TOKEN"
 STORAGE_STATUSES = (402, 507)
 TRANSIENT_STATUSES = (408, 409, 412, 423, 425, 429)
-"""Among them two that say that another commit came in between."""
+"""409 and 412 mean that another commit was made at the same time."""
 
 
 def check_push(repo: str) -> None:
-    """What can be known before any work: the name's form and the token. Raises :class:`InputError`, :class:`MissingError`."""
+    """Check a push before any work. Raises :class:`InputError` for an invalid name, and :class:`MissingError` without a
+    token or in offline mode."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
@@ -52,14 +53,14 @@ def check_push(repo: str) -> None:
 
 
 def push_folder(folder: Path, repo: str, *, public: bool) -> str:
-    """Upload what an export wrote, and nothing else that lies in its folder; returns the address of the repository.
+    """Upload the files of an export, and no others, in one commit; return the address of the repository.
 
-    Files of the push before that are no longer part of the export are deleted there, in the same commit; files that no
-    push of ours brought are left alone. A new repository is private unless ``public``; one that exists and is public is
-    refused without it. What has arrived is not sent again, so that an interrupted push goes on when it is repeated.
-    Raises :class:`MissingError` when a licence or notice is missing or the hub refuses the token, :class:`InputError` for
-    an export that the hub does not take, :class:`OutputError` when the account's storage is full, and
-    :class:`StoppedError` when the network or the hub gave up, and only then: that is worth another try.
+    Files of the previous push that are no longer in the export are deleted in the same commit; other files of the
+    repository stay. A new repository is private unless ``public``; an existing public one is an error without
+    ``public``. A repeated push does not upload finished files again. Raises :class:`MissingError` for a missing licence
+    or notice and if the hub refuses the token, :class:`InputError` for an export that the hub does not accept,
+    :class:`OutputError` if the account's storage is full, and :class:`StoppedError` for errors of the network or the
+    hub that may not recur.
     """
     import httpx
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
@@ -68,7 +69,12 @@ def push_folder(folder: Path, repo: str, *, public: bool) -> str:
     record = read_record(folder)
     refuse_links_out(folder)
     names = recorded_files(folder, record)
-    refuse_incomplete(record.get("missing_notices", []))
+    if missing := record.get("missing_notices", []):
+        raise MissingError(
+            f"this cannot be pushed: {'; '.join(missing)}",
+            "name licences with export.source_licenses = ['DATASET=LICENCE'] or in the texts' metadata, "
+            "a base model's with --terms FILE, and export again with --overwrite",
+        )
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=key_named(TOKEN_VARIABLE).get_secret_value())
     kind, stale = record["repo_type"], set[str]()
     try:
@@ -81,7 +87,7 @@ def push_folder(folder: Path, repo: str, *, public: bool) -> str:
         except RepositoryNotFoundError:
             api.create_repo(repo, repo_type=kind, private=not public, exist_ok=True)
         message = f"lsdata {record.get('lsdata_version', '')}: export {record['kind']}"
-        # One commit, and its files by name: whoever loads the repository finds the old export or the new one.
+        # One commit, so that the repository always holds a complete export.
         api.create_commit(
             repo,
             [
@@ -95,19 +101,19 @@ def push_folder(folder: Path, repo: str, *, public: bool) -> str:
         raise
     except HfHubHTTPError as error:
         raise _refused(repo, error) from None
-    except json.JSONDecodeError as error:  # a page of a proxy or of a hub that is down
+    except json.JSONDecodeError as error:  # an HTML page of a proxy, or of a hub that is down
         raise _stopped(repo, one_line(error)) from None
-    except ValueError as error:  # what the client says of a card or of files that the hub does not take
+    except ValueError as error:  # the client's error for a card or for files that the hub does not accept
         raise _not_taken(repo, one_line(error)) from None
     except (httpx.TransportError, OSError, RuntimeError, KeyError, TypeError, AttributeError) as error:
-        # The last three are the client's, about an answer of another form than the hub's.
+        # The client raises the last three for a response of unexpected form.
         raise _stopped(repo, one_line(error)) from None
     prefix = "datasets/" if kind == "dataset" else ""
     return f"{api.endpoint}/{prefix}{repo}"
 
 
 def recorded_files(folder: Path, record: JsonObject) -> list[str]:
-    """The files that the export wrote, by their names in the folder. Raises :class:`InputError` when one is not there."""
+    """Return the names of the export's files, relative to the folder. Raises :class:`InputError` for a missing one."""
     names = [*sorted(record.get("files", {})), RECORD_FILE]
     here = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     if missing := [name for name in names if name not in here]:
@@ -116,7 +122,7 @@ def recorded_files(folder: Path, record: JsonObject) -> list[str]:
 
 
 def _brought(api: HfApi, repo: str, kind: str, there: set[str]) -> set[str]:
-    """The files that the last push brought, by the record that it left; none where there is no record of ours."""
+    """Return the files of the previous push, from its record in the repository; empty without a valid record."""
     if RECORD_FILE not in there:
         return set()
     with tempfile.TemporaryDirectory() as folder:
@@ -125,12 +131,12 @@ def _brought(api: HfApi, repo: str, kind: str, there: set[str]) -> set[str]:
             record = read_record(Path(folder))
         except OutputError:
             return set()
-    # The file is a stranger's until it looks like ours.
+    # A repository may hold another program's export.json.
     return set(record["files"]) if "lsdata_version" in record and isinstance(record.get("files"), dict) else set()
 
 
 def _refused(repo: str, error: HfHubHTTPError) -> LsdataError:
-    """Which of the hub's refusals another try can change, and what changes the others."""
+    """Return the error for a response of the hub: :class:`StoppedError` only if another try may succeed."""
     status = error.response.status_code if error.response is not None else 0
     reason = f"{status}: {one_line(error.server_message or error)}"
     if status in (401, 403, 404):
@@ -147,8 +153,8 @@ def _refused(repo: str, error: HfHubHTTPError) -> LsdataError:
 
 def _not_taken(repo: str, reason: str) -> InputError:
     return InputError(
-        f"the hub does not take this export as {repo} ({reason})",
-        "correct what it names and export again with --overwrite",
+        f"the hub does not accept this export as {repo} ({reason})",
+        "correct the reported fault and export again with --overwrite",
     )
 
 
@@ -160,22 +166,7 @@ def _stopped(repo: str, reason: str) -> StoppedError:
 
 
 def refuse_links_out(folder: Path) -> None:
-    """Raise :class:`InputError` for a link that leads out of the folder: what it points at would be published."""
+    """Raise :class:`InputError` for a symbolic link to a file outside the folder, which would be published."""
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() and leads_out(path, folder):
             raise InputError(f"{path} is a link that leads out of the export", "delete it, or export again")
-
-
-def refuse_incomplete(missing: list[str]) -> None:
-    """Raise :class:`MissingError` when a licence or a notice that must travel along is missing."""
-    if missing:
-        raise MissingError(
-            f"this cannot be pushed: {'; '.join(missing)}",
-            "name licences with export.source_licenses = ['DATASET=LICENCE'] or in the texts' metadata, "
-            "a base model's with --terms FILE, and export again with --overwrite",
-        )
-
-
-def can_push(folder: Path) -> bool:
-    """True for a folder that an export wrote."""
-    return (folder / RECORD_FILE).is_file()

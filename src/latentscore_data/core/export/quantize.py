@@ -1,5 +1,4 @@
-"""GGUF files of every type: those that the ``gguf`` package writes, K-quants by llama.cpp's own ``llama-quantize``, and what
-servers need beside them."""
+"""GGUF files of every type, K-quants with llama.cpp's ``llama-quantize``, and the files that servers need."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ TOOL = "llama-quantize"
 
 
 def check_quantization(quantization: str) -> None:
-    """Raise :class:`InputError` for a type that cannot be written on this machine."""
+    """Raise :class:`InputError` for an unknown type, and for a K-quant if ``llama-quantize`` is not installed."""
     if quantization in QUANTIZATIONS:
         return
     if quantization not in K_QUANTS:
@@ -37,11 +36,11 @@ def check_quantization(quantization: str) -> None:
 def write_quantized(
     model_folder: Path, path: Path, quantization: str, name: str, tokenizer_from: Path | None = None
 ) -> str | None:
-    """Write a saved model as a GGUF file of any type; returns what the tool calls its version, where one was needed.
+    """Write a saved model as a GGUF file of any type; return the version of ``llama-quantize`` if it was used.
 
-    A K-quant starts from a float32 file, so that nothing is rounded twice; that file is gone afterwards. Raises what
-    :func:`write_gguf` and :func:`check_quantization` raise, and :class:`VerificationError` when the tool fails or writes
-    something else than it was asked for.
+    A K-quant is made from a temporary float32 file, so that weights are rounded only once. Raises what
+    :func:`write_gguf` and :func:`check_quantization` raise, and :class:`VerificationError` if the tool fails or writes
+    another type.
     """
     check_quantization(quantization)
     if quantization in QUANTIZATIONS:
@@ -61,7 +60,7 @@ def write_quantized(
 
 
 def _run(source: Path, target: Path, quantization: str) -> str:
-    """Let the tool do it. Returns its version as it says it, or "unknown"."""
+    """Run ``llama-quantize``. Return its version, or "unknown"."""
     command = [shutil.which(TOOL) or TOOL, str(source.resolve()), str(target.resolve()), quantization.upper()]
     try:
         done = subprocess.run(
@@ -69,11 +68,11 @@ def _run(source: Path, target: Path, quantization: str) -> str:
         )
     except OSError as error:
         raise InputError(f"{command[0]} cannot be run ({error.strerror})", "check the path") from None
-    said = done.stdout.decode("utf-8", "replace").strip().splitlines()
+    lines = done.stdout.decode("utf-8", "replace").strip().splitlines()
     if done.returncode != 0 or not target.is_file():
-        last = said[-1].strip()[:200] if said else "it printed nothing"
+        last = lines[-1].strip()[:200] if lines else "it printed nothing"
         raise VerificationError(f"{TOOL} failed with exit code {done.returncode} ({last})", "choose another type")
-    version = (re.match(r"(?:main: )?(?:version:|build\s*=)\s*(.+)", line) for line in said)
+    version = (re.match(r"(?:main: )?(?:version:|build\s*=)\s*(.+)", line) for line in lines)
     return next((found[1].strip()[:100] for found in version if found), "unknown")
 
 
@@ -84,39 +83,33 @@ def _check_type(path: Path, quantization: str) -> None:
         field = gguf.GGUFReader(path).fields.get("general.file_type")
         found = gguf.LlamaFileType(int(field.contents())) if field is not None else None
     except (OSError, ValueError, IndexError, KeyError) as error:
-        raise VerificationError(f"what {TOOL} wrote cannot be read ({error})", "try another version of it") from None
+        raise VerificationError(f"the file of {TOOL} cannot be read ({error})", "try another version of it") from None
     if found is not gguf.LlamaFileType[f"MOSTLY_{quantization.upper()}"]:
-        what = "a file that does not say its type" if found is None else found.name.removeprefix("MOSTLY_").lower()
+        what = "a file without a type" if found is None else found.name.removeprefix("MOSTLY_").lower()
         raise VerificationError(f"{TOOL} was asked for {quantization} and wrote {what}", "try another version of it")
 
 
-EXAMPLE_VIBE = "rain on a tin roof"
-GRAMMAR_FILE = "answer.gbnf"
-
-
 def write_modelfile(folder: Path, name: str, gguf: str) -> None:
-    """Write ``Modelfile`` for ``ollama create`` and ``question.json`` for ``/api/chat``, whose ``format`` is the schema.
+    """Write ``Modelfile`` for ``ollama create``, and ``question.json`` for ``/api/chat`` with the schema as ``format``.
 
-    Ollama takes no other grammar than a JSON schema: for a model that answers with labels there is no ``format``, and
-    ``answer.gbnf`` holds llama.cpp's server to a line of labels. ``gguf`` is relative to ``folder``.
+    Ollama supports no grammar but a JSON schema. For a model that answers with labels there is no ``format``;
+    ``answer.gbnf`` is the grammar for llama.cpp's server. ``gguf`` is the path of the file, relative to ``folder``.
     """
     settings, form = ConfigsSettings(), form_of(folder)
-    messages = prompt_messages(EXAMPLE_VIBE, form=form)
-    held = {"format": decoding_schema()} if form.name != LABELS.name else {}
-    if not held:
-        replace_text(folder / GRAMMAR_FILE, labels_gbnf() + "\n")
+    question = {"model": name, "stream": False, "messages": prompt_messages("rain on a tin roof", form=form)}
+    if form.name == LABELS.name:
+        replace_text(folder / "answer.gbnf", labels_gbnf() + "\n")
+    else:
+        question["format"] = decoding_schema()
     lines = [f"FROM ./{gguf}"]
     lines += [f"PARAMETER {key} {value}" for key, value in (("num_ctx", 8192), ("num_predict", settings.max_tokens))]
     lines += [f"PARAMETER temperature {settings.temperature}", *_system_lines(form.system())]
     replace_bytes(folder / "Modelfile", ["\n".join(lines).encode() + b"\n"])
-    replace_json(
-        folder / "question.json",
-        {"model": name, "stream": False, "messages": messages, **held},
-    )
+    replace_json(folder / "question.json", question)
 
 
 def _system_lines(system: str) -> list[str]:
-    """A Modelfile has no way to write three quotes within a text, nor blanks around it: those messages it cannot hold."""
+    """Return the SYSTEM line. A Modelfile cannot hold a text with three quotes, or with spaces at its ends."""
     if '"""' in system or system.endswith('"') or system != system.strip():
         return ["# No SYSTEM: a Modelfile cannot hold this message. Send it with each request, as question.json does."]
     return [f'SYSTEM """{system}"""']

@@ -1,4 +1,4 @@
-"""The winners' sounds as FLAC, rendered by this machine's processes, for the column ``audio`` of a data set."""
+"""The winners' sounds as FLAC files for a data set's column ``audio``, rendered in worker processes."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from latentscore_data.core.export.columns import AudioFile
 
 @dataclass(frozen=True)
 class Sounds:
-    """FLAC files by config, in a folder that lives as long as the export."""
+    """FLAC files by config, in a temporary folder."""
 
     folder: Path
 
     def of(self, row: ScoredRow) -> AudioFile | None:
-        """The winner's sound; None for a row without a config."""
+        """Return the winner's sound; None for a row without a config."""
         if row.config_payload is None:
             return None
         name = _name(row.config_payload)
@@ -40,10 +40,9 @@ def _name(payload: Mapping[str, Any]) -> str:
 def rendered(
     root: Path, rows: Iterable[ScoredRow], seconds: float, seed: int, workers: int, step: Callable[[int], object]
 ) -> Iterator[Sounds]:
-    """The sounds of all winners, 48 kHz stereo, 16 bit, ``seconds`` long; ``step`` is called
-    with the number of sounds after each.
+    """Render the winners' sounds, each config once: 48 kHz, stereo, 16 bit, ``seconds`` long; deleted at the end.
 
-    Equal configs are rendered once. Raises :class:`WorkerFailure` when one cannot be rendered.
+    ``step`` gets the number of all sounds after each. Raises :class:`WorkerFailure` if one cannot be rendered.
     """
     with tempfile.TemporaryDirectory(dir=root, prefix=".sounds-") as folder:
         sounds = Sounds(Path(folder))

@@ -1,4 +1,4 @@
-"""One configuration of a data set: its splits as Parquet shards or JSON lines with one schema, read back and compared."""
+"""A configuration of a data set: its splits as Parquet shards or JSON lines with one schema, read back and compared."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ ROWS_PER_GROUP = 1_000
 ROWS_PER_SHARD = 100_000
 AUDIO_ROWS_PER_GROUP = 50
 AUDIO_ROWS_PER_SHARD = 500
-"""FLAC of 30 s takes about 3 MB: groups stay near 150 MB and shards below 2 GB, which viewers can page through."""
+"""30 s of FLAC are about 3 MB, so groups are about 150 MB and shards below 2 GB, which dataset viewers can load."""
 
 Lines = Callable[[], Iterable[Mapping[str, Any]]]
 """Rows that can be read more than once, each time as a stream."""
 
 
 def split_name(split: str) -> str:
-    """A split as the ecosystem calls it: ``SFT-Train`` is ``train``."""
+    """Return the published name of a split: ``SFT-Train`` is ``train``."""
     return PUBLISHED_SPLITS[split]
 
 
 @dataclass
 class Table:
-    """A configuration that was written. Splits are in our own names; paths are relative to the data set's folder."""
+    """A written configuration. Keys are the workspace's splits; paths are relative to the data set's folder."""
 
     name: str
     columns: dict[str, Kind]
     rows: dict[str, int] = field(default_factory=dict)
     bytes: dict[str, int] = field(default_factory=dict)
     files: dict[str, list[str]] = field(default_factory=dict)
-    """Split -> its files in order."""
+    """The files of each split, in order."""
 
 
 def write_table(
@@ -49,12 +49,12 @@ def write_table(
     parquet: bool,
     kinds: Mapping[str, Kind] | None = None,
 ) -> Table:
-    """Write each split below ``root/folder`` as ``<split>-00000-of-00001.parquet`` (or ``<split>.jsonl``), and read it back.
+    """Write each split to ``root/folder`` as ``<split>-00000-of-00001.parquet`` or ``<split>.jsonl``; read it back.
 
-    ``kinds`` fixes the types of columns whose values do not show them. Splits without rows are left out. Raises
-    :class:`VerificationError` when what is read back differs.
+    ``kinds`` sets the types of columns that cannot be inferred. Splits without rows are left out. Raises
+    :class:`VerificationError` if the files differ when they are read back.
     """
-    # One set of columns for all splits: a column that is empty in one of them still has its type there.
+    # All splits have the same columns and types, even if a column is empty in one of them.
     found = columns_of(line for lines in splits.values() for line in lines())
     table = Table(name, {**found, **{column: kind for column, kind in (kinds or {}).items() if column in found}})
     for split, lines in splits.items():
@@ -71,12 +71,12 @@ def write_table(
 
 
 def fitting(lines: Lines, columns: Mapping[str, Kind]) -> Lines:
-    """The lines with every column."""
+    """Return the lines with every column (:func:`fitted`)."""
     return lambda: (fitted(line, columns) for line in lines())
 
 
 def write_lines(target: Path, lines: Lines) -> list[Path]:
-    """Write ``<target>.jsonl``; no file for no rows."""
+    """Write ``<target>.jsonl``; return its path, or nothing without rows."""
     path = target.with_name(f"{target.name}.jsonl")
     if replace_rows(path, (dict(line) for line in lines())):
         return [path]
@@ -98,7 +98,7 @@ def _write_parquet(target: Path, lines: Lines, columns: Mapping[str, Kind]) -> l
         path = target.with_name(f"{target.name}-{len(drafts):05d}.draft")
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Opened here: Arrow takes only names that are UTF-8.
+            # Opened here, because Arrow accepts only UTF-8 names.
             with (
                 path.open("wb") as out,
                 pyarrow.parquet.ParquetWriter(out, schema, compression="zstd", write_page_index=True) as writer,
@@ -106,7 +106,7 @@ def _write_parquet(target: Path, lines: Lines, columns: Mapping[str, Kind]) -> l
                 while batch := list(islice(shard, group)):
                     writer.write_table(pyarrow.Table.from_pylist(batch, schema=schema))
         drafts.append(path)
-    # The name says how many shards there are, which is known at the end.
+    # The names contain the number of shards, which is known only now.
     names = (f"{target.name}-{n:05d}-of-{len(drafts):05d}.parquet" for n in range(len(drafts)))
     return [draft.rename(draft.with_name(name)) for draft, name in zip(drafts, names, strict=True)]
 

@@ -1,4 +1,4 @@
-"""The licence that a model inherits from its base, and the texts that must travel with it."""
+"""The licence that a model inherits from its base, and the texts that must be distributed with it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _TEXT_NAMES = re.compile(r"^(license|licence|notice|copying|.*terms.*|use_policy
 
 @dataclass(frozen=True)
 class Terms:
-    """What a family of base models asks of models made from it."""
+    """The terms of a family of base models for models made from it."""
 
     license: str
-    """As the hub spells it."""
+    """The hub's identifier."""
     notice: str
-    """A sentence that has to stand in a NOTICE file; empty when none has."""
+    """A sentence that the NOTICE file must contain; empty if none is required."""
 
 
 APACHE = Terms("apache-2.0", "")
@@ -39,16 +39,16 @@ TERMS_BY_TYPE: Mapping[str, Terms] = {"gemma3_text": GEMMA, "gemma3": GEMMA, "qw
 
 
 def terms_of(chain: Sequence[str], model_type: str) -> Terms | None:
-    """The terms of a model whose ancestors are ``chain``, the first one last; ``None`` when they are not known."""
-    # Random weights of a known shape are nobody's but this package's.
+    """Return the terms of a model whose ancestors are ``chain``, the first one last; None for unknown terms."""
+    # The random model belongs to this package.
     return APACHE if chain[-1] == TINY_RANDOM else TERMS_BY_TYPE.get(model_type)
 
 
 def ship_terms(folder: Path, terms: Terms | None, chain: Sequence[str], text: Path | None) -> list[str]:
-    """Put the licence and the notice into ``folder``; returns what is still missing before it may be passed on.
+    """Write the licence and the notice into ``folder``; return what is missing before the model may be distributed.
 
-    The licence's text is ``text`` where it is given, else what stands beside the base model's weights, else, for
-    Apache-2.0, our own copy of it.
+    The text of the licence is the file ``text``, else the files beside the base model's weights, else, for Apache-2.0,
+    this package's licence.
     """
     texts = [required(text)] if text is not None else _beside(chain[-1])
     for path in texts:
@@ -69,14 +69,14 @@ def ship_terms(folder: Path, terms: Terms | None, chain: Sequence[str], text: Pa
 
 
 def required(path: Path) -> Path:
-    """The file with a licence's text. Raises :class:`InputError` when it is not there."""
+    """Return the file with a licence's text. Raises :class:`InputError` if it is missing."""
     if not path.is_file():
         raise InputError(f"{path} {why_no_file(path)}", "name a file with the licence's text: --terms FILE")
     return path
 
 
 def _beside(base: str) -> list[Path]:
-    """Licence texts in the folder of a local base model."""
+    """Return the licence texts in the folder of a local base model."""
     path = Path(base).expanduser()
     folder = path if path.is_dir() else path.parent if path.is_file() else None
     return (
@@ -85,7 +85,7 @@ def _beside(base: str) -> list[Path]:
 
 
 def _apache_text() -> str | None:
-    """Our own licence is Apache-2.0: it is installed with the package, and stands in the source tree."""
+    """Return this package's licence, which is Apache-2.0, from the source tree or the installed package."""
     in_source = Path(__file__).resolve().parents[4] / LICENSE_FILE
     if in_source.is_file():
         return in_source.read_text(encoding="utf-8")

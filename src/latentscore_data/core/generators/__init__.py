@@ -1,1 +1,1 @@
-"""What the benchmark compares: from a random config to a model, each behind the same small protocol."""
+"""Generators: the sources of configs that the benchmark compares, from random configs to models, with one protocol."""

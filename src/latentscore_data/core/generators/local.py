@@ -1,8 +1,8 @@
-"""A local Hugging Face model or adapter, held to the grammar of its answers while it decodes.
+"""The generator of local models, ``local:NAME``, on this machine or on a remote executor.
 
-Each batch is decoded twice, greedily: once free, to see whether the model can write a valid payload by itself
-(``raw_valid``; given up when it does not begin as an answer does), and once with a mask that only lets through tokens
-which the grammar allows. The second answer counts.
+Each batch is decoded greedily twice: without constraints, to measure whether the model writes valid payloads by itself
+(``raw_valid``; generation ends early if the first tokens are not those of an answer), and constrained to the answers'
+grammar. The second answer counts.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ from latentscore_data.core.scoring.executor import Executor, RemoteJobEstimate
 
 
 class LocalGenerator:
-    """``local:PATH-OR-ID``: a folder, an adapter, a training run, a GGUF file, a hub id or ``tiny-random``.
+    """``local:NAME``: a folder, an adapter, a training run, a GGUF file, a hub id or ``tiny-random``.
 
-    Raises :class:`MissingError` without the ml extra or the weights, :class:`InputError` for a model without an answer
-    format that the schema can be compiled for.
+    Raises :class:`MissingError` without the ml extra or the weights, and :class:`InputError` for a model that cannot be
+    loaded.
     """
 
     def __init__(
@@ -56,27 +56,27 @@ class LocalGenerator:
         self.label = label
         self.batch_size = batch_size
         self._max_new_tokens = max_new_tokens
-        # A model that writes labels knows the message it was trained with.
+        # A model that writes labels is always asked with the system message of its training.
         self._form = form_of(place_of(name, runs))
         self._system = system if self._form.name == JSON.name else None
         self.fingerprint = answers_fingerprint(name, runs, max_new_tokens, system)
 
     def generate(self, rows: Sequence[VibeRow]) -> Iterator[Generated]:
-        """One payload per row. ``seconds`` is the constrained decoding's share; the free one is not timed."""
+        """Yield one answer per row. ``seconds`` is the time of constrained decoding only."""
         form, vibes = self._form, [row.vibe_original for row in rows]
         room = min(self._max_new_tokens, form.most_tokens or self._max_new_tokens)
-        asked = [Prompt(prompt_messages(vibe, self._system, form), room, openings=form.openings) for vibe in vibes]
-        free = self._engine.write(asked)
+        prompts = [Prompt(prompt_messages(vibe, self._system, form), room, openings=form.openings) for vibe in vibes]
+        unconstrained = self._engine.write(prompts)
         started = perf_counter()
         grammar = form.grammar()
-        held = self._engine.write([replace(prompt, grammar=grammar) for prompt in asked])
+        constrained = self._engine.write([replace(prompt, grammar=grammar) for prompt in prompts])
         seconds = (perf_counter() - started) / len(rows)
-        for vibe, by_itself, written in zip(vibes, free, held, strict=True):
+        for vibe, raw, written in zip(vibes, unconstrained, constrained, strict=True):
             answer = _read(payload_text(form, written.text, vibe), cut=written.cut, strict=False)
             yield Generated(
                 payload=answer.payload,
                 failure=answer.failure,
-                raw_valid=_read(payload_text(form, by_itself.text, vibe), cut=False, strict=True).payload is not None,
+                raw_valid=_read(payload_text(form, raw.text, vibe), cut=False, strict=True).payload is not None,
                 seconds=seconds,
                 tokens_in=written.tokens_in,
                 tokens_out=written.tokens_out,
@@ -84,7 +84,7 @@ class LocalGenerator:
 
 
 def _read(text: str, *, cut: bool, strict: bool) -> Generated:
-    """The payload in an answer. The grammar lets raw control characters into strings, which ``strict`` JSON does not."""
+    """Return an answer's payload or failure. Unless ``strict``, strings may contain control characters."""
     try:
         value = json.loads(text, strict=strict)
     except (ValueError, RecursionError):
@@ -95,7 +95,7 @@ def _read(text: str, *, cut: bool, strict: bool) -> Generated:
 
 
 def answers_fingerprint(name: str, runs: Path, max_new_tokens: int, system: str | None = None) -> str:
-    """Changes whenever this model could give other answers. Needs none of the libraries that run it."""
+    """Return a hash that changes if the model's answers may change. Needs none of the libraries that run the model."""
     place = place_of(name, runs)
     form = form_of(place)
     asked = form.system() if form.name != JSON.name else system
@@ -104,11 +104,11 @@ def answers_fingerprint(name: str, runs: Path, max_new_tokens: int, system: str 
 
 
 class RemoteGenerator:
-    """``local:NAME`` answered on a remote executor; ``NAME`` is a hub id, or a training run wherever it was trained.
+    """``local:NAME`` on a remote executor; ``NAME`` is a hub id or a training run.
 
-    Its fingerprint is that of the same source here: where a model ran does not change what it was asked. Rows, prompts and
-    settings travel as JSON text. Each answer costs its share of the seconds that a hired worker took for its shard. Raises :class:`MissingError` where the executor cannot be used, :class:`InputError` for a
-    model that cannot be seen there, and what a shard raised.
+    Its fingerprint is that of :class:`LocalGenerator`. Rows, prompts and settings are sent as JSON text. The cost of an
+    answer is its share of the seconds that a worker needed for its shard. Raises :class:`MissingError` if the executor
+    cannot be used, :class:`InputError` for a model that its workers cannot load, and the error of a failed shard.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class RemoteGenerator:
         self._sent = False
 
     def generate(self, rows: Sequence[VibeRow]) -> Iterator[Generated]:
-        """One answer per row, in order, as the shards come in."""
+        """Yield one answer per row, in order, when its shard is done."""
         if not self._sent:
             self._executor.send_model(self._name, self._runs)
             self._sent = True
@@ -168,7 +168,7 @@ class LocalKind(SourceKind):
         )
 
     def depends(self, source: SourceName, settings: Settings, workspace: Workspace) -> Depends:
-        # A model that was trained again has the same name but other weights.
+        # A model that was trained again has the same name, but different weights.
         system = system_of(source.name, workspace.train_dir, settings.prompts)
         weights = answers_fingerprint(source.name, workspace.train_dir, settings.bench.max_new_tokens, system)
         return Depends(versions={f"source {source.label}": weights})
@@ -186,32 +186,34 @@ class LocalKind(SourceKind):
         self, source: SourceName, rows: int, settings: Settings, executor: Executor
     ) -> list[RemoteJobEstimate]:
         bench = settings.bench
-        # Twice: once free and once held to the schema.
+        # Each answer is generated twice: without and with constraints.
         found = executor.estimate_answers(source.label, rows, 2 * bench.max_new_tokens, bench.batch_size)
         return [replace(one, booked=True) for one in found]
 
 
 def run_record(name: str, runs: Path) -> JsonObject:
-    """What is recorded of a run, for its id or a path to its folder, its model or its export; empty where nothing is."""
+    """Return the record of a run for its id or the path of its folder, model or export; empty without a record."""
     named = Path(name).expanduser()
     places = (runs / name, *((named, named.parent) if named.exists() else ()))
-    # An exported model has the record of its run under another name.
+    # An exported model has the record of its run as training.json.
     for path in (folder / record for folder in places for record in ("run.json", "training.json")):
         if path.is_file():
-            return read_object(path, "delete it: what it says of the run is then unknown")
+            return read_object(path, "delete it; the run's record is then unknown")
     return {}
 
 
 def system_of(name: str, runs: Path, prompts: PromptsSettings) -> str | None:
-    """The system message that a model is asked with: for a training run the one it was trained with, for any other model
-    that of the settings; None for the package's own. Raises :class:`InputError` for a file that cannot be used."""
+    """Return a model's system message: a run's own, else that of the settings; None for the package's own.
+
+    Raises :class:`InputError` for a damaged record or prompt file.
+    """
     if record := run_record(name, runs):
         return record.get("spec", {}).get("system")
     return own_system(prompts)
 
 
 def taught_by(name: str, runs: Path) -> tuple[str, ...]:
-    """The scorers that chose what a model learned from or rewarded it, and those of the runs that it goes on from."""
+    """Return the scorers that chose training rows of a model or rewarded it, with those of the runs it continues."""
     found: dict[str, None] = {}
     names = [name]
     for one in names:

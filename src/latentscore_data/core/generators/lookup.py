@@ -1,8 +1,6 @@
 """Nearest-neighbour baselines: the config of the training row whose vibe, or whose sound, is nearest.
 
-Where there are no training rows, the pairs of the starter set are looked up instead of vibes.
-
-A model that was fine-tuned on the training rows and does not beat this has learned less than a table.
+A model that was fine-tuned on the training rows should have higher scores than these.
 """
 
 from __future__ import annotations
@@ -40,7 +38,10 @@ Vectors = NDArray[np.float32]
 
 
 class _Lookup:
-    """The config of the training row that is nearest to the vibe in the space of ``embed``; never the row itself."""
+    """The config of the training row that is nearest to the vibe by cosine; never of the row itself.
+
+    Subclasses set ``_embed`` (texts to unit vectors, shape (texts, dim)) and ``_vectors`` (shape (training rows, dim)).
+    """
 
     batch_size = 256
 
@@ -69,7 +70,7 @@ class _Lookup:
 
 
 class TextLookup(_Lookup):
-    """The config of the training row whose vibe means nearly the same, by text embedding."""
+    """``baseline:lookup``: the config of the training row with the nearest vibe, by text embedding."""
 
     def __init__(self, label: str, training_rows: Sequence[ScoredRow], embedder: Embedder) -> None:
         super().__init__("lookup", label, training_rows, embedder.fingerprint)
@@ -78,7 +79,7 @@ class TextLookup(_Lookup):
 
 
 class SoundLookup(_Lookup):
-    """The config of the training row that sounds nearest to the vibe, by CLAP."""
+    """``baseline:clap-lookup``: the config of the training row whose sound is nearest to the vibe, by CLAP."""
 
     def __init__(self, label: str, training_rows: Sequence[ScoredRow], index: ClapIndex) -> None:
         super().__init__("clap-lookup", label, training_rows, index.fingerprint)
@@ -88,7 +89,7 @@ class SoundLookup(_Lookup):
 
 @cache
 def starter_rows() -> list[ScoredRow]:
-    """The starter set as rows, for a look-up where there are no training rows."""
+    """Return the starter set as rows, for a look-up without training rows."""
     return [
         ScoredRow(
             row_id=f"starter:{number}",

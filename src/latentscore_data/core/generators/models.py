@@ -1,4 +1,4 @@
-"""Generators that are models: a hosted one asked through LiteLLM, and a local one held to the schema while decoding."""
+"""The generator of hosted models, ``litellm:MODEL``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from latentscore_data.core.llm.types import LLM
 
 
 class LLMGenerator:
-    """A hosted model (or ``builtin/...``) asked the question that ``lsdata configs`` asks, once for each row."""
+    """Asks a hosted model (or ``builtin/...``) the question of ``lsdata configs``, once for each row."""
 
     def __init__(
         self,
@@ -45,12 +45,13 @@ class LLMGenerator:
         self.batch_size = max_concurrency
         self._settings, self._prompts = settings, prompts
         sampling = (settings.temperature, settings.top_p, settings.max_tokens, settings.seed)
-        # The same name at another address may be another model.
+        # The same name at another server may be another model.
         where = [api_base] if api_base else []
         self.fingerprint = digest("litellm", llm.model, config_prompt_hash(prompts), schema_hash(), sampling, *where)
 
     async def ask(self, row: VibeRow) -> Generated:
-        """The answer to one row. An answer that never became valid is the model's own failure, not the run's."""
+        """Return the answer to one row. If no answer was valid, that is the result; other failures are raised as
+        :class:`RowFailure`."""
         question = config_question(row.vibe_original, self._settings, 0, self._prompts)
         try:
             answer = await self.llm.ask(question, MusicConfigPromptPayload)

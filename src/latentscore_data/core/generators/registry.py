@@ -1,28 +1,16 @@
-"""The generator protocol, the table of kinds, and the way from ``kind:name=label`` to a generator.
-
-A generator answers vibes with payloads. The benchmark renders and scores what it answers; it never sees the scores.
-"""
+"""The table of kinds of sources, and the construction of a generator from ``kind:name=label``."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.generators.local import LocalKind
 from latentscore_data.core.generators.lookup import SoundLookupKind, TextLookupKind
 from latentscore_data.core.generators.models import HostedKind
-from latentscore_data.core.generators.simple import (
-    DatasetKind,
-    KeywordsKind,
-    MostCommonKind,
-    RandomKind,
-)
-from latentscore_data.core.generators.types import (
-    AnyGenerator,
-    GeneratorDeps,
-    SourceKind,
-    SourceName,
-)
+from latentscore_data.core.generators.simple import DatasetKind, KeywordsKind, MostCommonKind, RandomKind
+from latentscore_data.core.generators.types import AnyGenerator, GeneratorDeps, SourceKind, SourceName
 
 SOURCES: dict[str, SourceKind] = {
     "dataset": DatasetKind(),
@@ -34,24 +22,24 @@ SOURCES: dict[str, SourceKind] = {
     "baseline:lookup": TextLookupKind(),
     "baseline:clap-lookup": SoundLookupKind(),
 }
-"""Kinds of sources by what stands before the first colon of ``KIND:NAME[=LABEL]``; a baseline is a kind of its own."""
+"""Kinds of sources by the KIND of ``KIND:NAME[=LABEL]``; each baseline is a kind by KIND:NAME."""
 
 KINDS = tuple(dict.fromkeys(name.partition(":")[0] for name in SOURCES))
 BASELINES = tuple(name.partition(":")[2] for name in SOURCES if name.startswith("baseline:"))
 
 
 def kind_of(source: SourceName) -> SourceKind:
-    """The kind of a source that :func:`parse_source` has read."""
+    """Return the kind of a source that :func:`parse_source` has parsed."""
     return SOURCES.get(source.kind) or SOURCES[f"{source.kind}:{source.name}"]
 
 
 def parse_source(text: str) -> SourceName:
-    """``kind:name=label`` taken apart; without a label the source is called ``kind:name``.
+    """Parse ``kind:name=label``; the default label is ``kind:name``.
 
     Raises :class:`InputError` for an unknown kind or baseline, or an empty name.
     """
     named, _, label = text.rpartition("=")
-    # A path may hold an equals sign, but a label holds no slash.
+    # A path may contain an equals sign, a label contains no slash.
     if not named or not label or "/" in label:
         named, label = text, text
     kind, _, name = named.partition(":")
@@ -67,24 +55,20 @@ def parse_source(text: str) -> SourceName:
 
 
 def parse_sources(texts: Sequence[str]) -> list[SourceName]:
-    """All sources of a run. Raises :class:`InputError` when there is none or two have one label."""
+    """Parse all sources of a run. Raises :class:`InputError` if there is none, or if two have the same label."""
     sources = [parse_source(text) for text in texts]
     if not sources:
         raise InputError("no source is named", "pass --source KIND:NAME[=LABEL] at least once")
-    seen: set[str] = set()
-    for source in sources:
-        if source.label in seen:
-            raise InputError(
-                f"the label {source.label} is used more than once", "give one of them another: KIND:NAME=LABEL"
-            )
-        seen.add(source.label)
+    label, count = Counter(source.label for source in sources).most_common(1)[0]
+    if count > 1:
+        raise InputError(f"the label {label} is used more than once", "give one of them another: KIND:NAME=LABEL")
     return sources
 
 
 def make_generator(source: str | SourceName, deps: GeneratorDeps) -> AnyGenerator:
-    """The generator of a source.
+    """Return the generator of a source.
 
-    Raises :class:`InputError` for one that is none, :class:`MissingError` where rows, weights, an extra or a key is missing.
+    Raises :class:`InputError` for an invalid source, :class:`MissingError` for missing rows, weights, extras or keys.
     """
     name = parse_source(source) if isinstance(source, str) else source
     return kind_of(name).make(name, deps)

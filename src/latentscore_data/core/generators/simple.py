@@ -1,4 +1,4 @@
-"""Generators that need no model: what a data set holds, chance, keywords, and the most common config."""
+"""Generators without a model: a column of a data set, random configs, keywords, and the most common config."""
 
 from __future__ import annotations
 
@@ -29,36 +29,34 @@ from latentscore_data.core.generators.types import (
     with_payloads,
 )
 
+WINNERS = "config_payload"
 FIRST_VALID = "first_valid"
-"""``dataset:first_valid``: the first valid candidate of a row, what its model answers at N = 1."""
-
+"""``dataset:first_valid``: the first valid candidate of a row, which is the model's answer with N = 1."""
 
 SEARCHED, STARTED = "search", "model"
-"""``dataset:search``: what a search found for a row; ``dataset:model``: the best of the candidates that it started from."""
+"""``dataset:search``: the candidate that a search found; ``dataset:model``: the best candidate that it started from."""
 
 
-def searched(row: VibeRow, which: str) -> Payload | None:
-    """The candidate that a search found, or the one that it had to beat; None for a row that was not searched."""
-    search: JsonObject | None = getattr(row, "search", None)
+def payload_in(row: VibeRow, column: str) -> Payload | None:
+    """Return the payload of a row in a column (or :data:`FIRST_VALID`, :data:`SEARCHED`, :data:`STARTED`), or None."""
     candidates: list[Payload | None] = getattr(row, "config_candidates", None) or []
-    return candidates[search["found_index" if which == SEARCHED else "start_index"]] if search else None
-
-
-def first_valid(row: VibeRow) -> Payload | None:
-    """The first candidate that is there, whatever its score."""
-    candidates: list[Payload | None] = getattr(row, "config_candidates", None) or []
-    return next((candidate for candidate in candidates if candidate), None)
+    if column == FIRST_VALID:
+        return next((candidate for candidate in candidates if candidate), None)
+    if column in (SEARCHED, STARTED):
+        search: JsonObject | None = getattr(row, "search", None)
+        return candidates[search["found_index" if column == SEARCHED else "start_index"]] if search else None
+    return getattr(row, column, None)
 
 
 class DatasetGenerator:
-    """What the rows hold in a column, normally ``config_payload``. Raises :class:`InputError` when none holds anything."""
+    """``dataset:COLUMN``: the payloads of the rows. Raises :class:`InputError` if no row has one."""
 
     batch_size = 256
 
     def __init__(self, label: str, column: str, rows: Sequence[VibeRow]) -> None:
         self.label = label
         self._column = column
-        held = [self._held(row) for row in rows]
+        held = [payload_in(row, column) for row in rows]
         if rows and not any(held):
             raise InputError(
                 f"no row has a payload in {column}",
@@ -66,19 +64,14 @@ class DatasetGenerator:
             )
         self.fingerprint = digest("dataset", column, *map(digest, held))
 
-    def _held(self, row: VibeRow) -> Payload | None:
-        if self._column == FIRST_VALID:
-            return first_valid(row)
-        return searched(row, self._column) if self._column in (SEARCHED, STARTED) else getattr(row, self._column, None)
-
     def generate(self, rows: Sequence[VibeRow]) -> Iterator[Generated]:
         for row in rows:
-            payload = self._held(row)
+            payload = payload_in(row, self._column)
             yield checked(payload) if payload else Generated(failure=f"the row has no {self._column}")
 
 
 class RandomGenerator:
-    """Every label equally likely: what a score is worth when nothing was understood."""
+    """``baseline:random``: every label is drawn with equal probability, whatever the vibe."""
 
     batch_size = 64
 
@@ -110,28 +103,24 @@ class RandomGenerator:
 
 
 class KeywordsGenerator:
-    """The engine of ``builtin/keywords``: the words of the vibe and nothing else, without its usual variation."""
+    """``baseline:keywords``: the answers of ``builtin/keywords`` at temperature 0."""
 
     batch_size = 64
 
     def __init__(self, label: str, seed: int) -> None:
         self.label = label
         self._seed = seed
-        self._payload_for = offline.payload_for
         self.fingerprint = digest("keywords", seed, offline.fingerprint())
 
     def generate(self, rows: Sequence[VibeRow]) -> Iterator[Generated]:
         for row in rows:
             started = perf_counter()
-            payload = self._payload_for(row.vibe_original, temperature=0.0, seed=self._seed, sample_idx=0)
+            payload = builtin.payload_for(row.vibe_original, temperature=0.0, seed=self._seed, sample_idx=0)
             yield checked(payload.model_dump(mode="json"), started)
 
 
 class MostCommonGenerator:
-    """The same config for every vibe: each field's most common label among the training rows.
-
-    Title and palettes are those of the training row that comes nearest to it.
-    """
+    """``baseline:most-common``: one config for every vibe, with each field's most common label of the training rows."""
 
     batch_size = 256
 
@@ -147,31 +136,27 @@ class MostCommonGenerator:
 
 
 def most_common_payload(payloads: Sequence[Payload]) -> Payload:
-    """Each field's most common label (the first in the label order where two are as common), registers in order."""
+    """Return each field's most common label (on a tie the first in the order of labels), with registers in order.
+
+    Title and palettes are those of the payload that has most of these labels.
+    """
     config: dict[str, Label] = {}
     for name, spec in FIELDS.items():
         counts = Counter(payload["config"][name] for payload in payloads)
         config[name] = max(spec.labels, key=lambda label, counts=counts: counts[label])
     config["register_max_oct"] = max(int(config["register_min_oct"]), int(config["register_max_oct"]))
-
-    def agreement(payload: Payload) -> int:
-        return sum(payload["config"][name] == label for name, label in config.items())
-
-    nearest = max(payloads, key=agreement)
+    nearest = max(payloads, key=lambda p: sum(p["config"][name] == label for name, label in config.items()))
     return {**nearest, "thinking": "The most common choice in every field.", "config": config}
 
 
 def checked(payload: Payload, started: float | None = None) -> Generated:
-    """A payload that went through the schema, or why it did not; ``started`` is when making it began."""
+    """Return the validated payload or the failure. ``started`` is the :func:`perf_counter` before it was made."""
     seconds = None if started is None else perf_counter() - started
     try:
         valid = parse_payload(payload)
     except InvalidConfigError as error:
         return Generated(failure=f"not a valid payload: {error}"[:300], seconds=seconds)
     return Generated(payload=valid.model_dump(mode="json"), seconds=seconds)
-
-
-WINNERS = "config_payload"
 
 
 class DatasetKind(SourceKind):
@@ -206,7 +191,7 @@ def _made_by(rows: Sequence[VibeRow]) -> str:
 
 
 def most_candidates(rows: Sequence[VibeRow]) -> int:
-    """The largest number of candidates that a row has."""
+    """Return the largest number of candidates of a row that its model wrote."""
     return max((len(model_candidates(row)) for row in rows), default=0)
 
 
@@ -220,8 +205,6 @@ class RandomKind(SourceKind):
 class KeywordsKind(SourceKind):
     """``baseline:keywords``."""
 
-    note = "reads the words of the vibe"
-
     def make(self, source: SourceName, deps: GeneratorDeps) -> AnyGenerator:
         return KeywordsGenerator(source.label, deps.bench.seed)
 
@@ -229,7 +212,7 @@ class KeywordsKind(SourceKind):
         return Depends(versions={"builtin": offline.fingerprint()})
 
     def describe(self, source: SourceName, known: KnownRows) -> SourceNote:
-        return SourceNote(self.note)
+        return SourceNote("reads the words of the vibe")
 
 
 class MostCommonKind(SourceKind):

@@ -1,4 +1,4 @@
-"""Answers, the protocols of generators, and what generators may use."""
+"""Generated answers, the protocols of generators, their dependencies, and the base class of kinds of sources."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from latentscore_data.core.scoring.executor import Executor, RemoteJobEstimate
 
 @dataclass(frozen=True)
 class Generated:
-    """One answer. ``payload`` is None when there is no valid one, and ``failure`` says why in a line that can be counted.
+    """One answer. ``payload`` is None if there is no valid one; ``failure`` is then the reason.
 
-    ``raw_valid`` says whether the model's free answer was valid, for models that are held to the schema while decoding.
-    ``seconds`` is this answer's share of its batch; None where time means nothing (looking into a file).
+    ``raw_valid`` is True if the model's answer without constrained decoding was valid; None for other generators.
+    ``seconds`` is this answer's share of its batch's time; None if nothing is generated. ``cost_usd`` is in US dollars.
     """
 
     payload: Payload | None = None
@@ -38,9 +38,9 @@ class Generated:
 
 
 class Generator(Protocol):
-    """Answers vibes.
+    """Answers vibes with payloads.
 
-    ``fingerprint`` changes whenever an answer could change. ``batch_size`` is how many rows it likes at once.
+    ``fingerprint`` changes if an answer may change. ``batch_size`` is the number of rows per call of :meth:`generate`.
     """
 
     label: str
@@ -48,13 +48,13 @@ class Generator(Protocol):
     batch_size: int
 
     def generate(self, rows: Sequence[VibeRow]) -> Iterator[Generated]:
-        """One :class:`Generated` per row, in order."""
+        """Yield one :class:`Generated` per row, in order."""
         ...
 
 
 @runtime_checkable
 class AskingGenerator(Protocol):
-    """A generator that waits for a network: asked row by row, many at once."""
+    """A generator that waits for the network. It answers single rows, up to ``batch_size`` concurrently."""
 
     label: str
     fingerprint: str
@@ -62,7 +62,7 @@ class AskingGenerator(Protocol):
     llm: LLM
 
     async def ask(self, row: VibeRow) -> Generated:
-        """The answer to one row. Raises :class:`~latentscore_data.core.base.loop.RowFailure` where it may be tried again."""
+        """Return the answer to one row. Raises :class:`RowFailure` for a failure that is not recorded as an answer."""
         ...
 
 
@@ -71,14 +71,14 @@ AnyGenerator = Generator | AskingGenerator
 
 @runtime_checkable
 class PaidGenerator(Protocol):
-    """A generator whose answers cost money that no model client counts."""
+    """A generator that counts the cost of its answers itself, because no model client does."""
 
     usage: Usage
 
 
 @dataclass(frozen=True)
 class SourceName:
-    """``kind:name=label`` taken apart."""
+    """The parts of ``kind:name=label``."""
 
     kind: str
     name: str
@@ -87,7 +87,7 @@ class SourceName:
 
 @dataclass(frozen=True)
 class GeneratorDeps:
-    """What generators may draw on beyond the row they answer. The callables do the expensive part only when called."""
+    """The dependencies of generators. Expensive ones are callables and made only if needed."""
 
     bench: BenchSettings
     configs: ConfigsSettings
@@ -95,28 +95,26 @@ class GeneratorDeps:
     sounds: Callable[[], ClapIndex]
     connect: Callable[[str], LLM]
     training_rows: Callable[[], list[ScoredRow]]
-    """Rows of SFT-Train that have a config."""
+    """The rows of SFT-Train that have a config."""
     prompts: PromptsSettings = field(default_factory=PromptsSettings)
-    """What models are told before a vibe."""
+    """The system message and the examples before a vibe."""
     executor: Executor | None = None
-    """Where local models answer; None for this machine."""
+    """Runs local models; None for this machine."""
     runs: Path = Path()
-    """The folder of the training runs, whose names are model names, too."""
+    """The folder of the training runs. A run id is also a name of a local model."""
     max_concurrency: int = 16
-    """Most questions in flight to a hosted model."""
+    """Maximum number of concurrent questions to a hosted model."""
     base_for: Callable[[str], str | None] = lambda model: None
-    """Where a model runs, if not at its provider's."""
+    """Returns the base URL of a model's server; None for its provider's default."""
     rows: Sequence[VibeRow] = ()
-    """The rows that will be asked, for generators that look up what they hold."""
+    """The rows to be answered, for ``dataset:COLUMN``."""
     book: Callable[[str, Sequence[Generated]], None] = lambda model, answers: None
-    """Books what hired machines have answered for a model: into the ledger, and towards the cap on the run."""
-    say: Callable[[str], None] = lambda message: None
-    """Told what happens on the way to an answer."""
+    """Adds the cost of a remote executor's answers for a model to the ledger and to the run's spend."""
 
 
 @dataclass(frozen=True)
 class Depends:
-    """What decides the answers of a source, by name: it is stale when one of them changes."""
+    """The values that determine a source's answers, by name. If one changes, the answers are stale."""
 
     settings: Mapping[str, object] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -124,7 +122,7 @@ class Depends:
 
 @dataclass(frozen=True)
 class KnownRows:
-    """What a source may be described from: the rows that are compared, the training rows, the folder of the runs, and the prompts."""
+    """The inputs of a source's description: the compared rows, the training rows, the runs' folder, the prompts."""
 
     rows: Sequence[VibeRow]
     training: Sequence[ScoredRow]
@@ -134,51 +132,51 @@ class KnownRows:
 
 @dataclass(frozen=True)
 class SourceNote:
-    """What is worth knowing of a source, and the scorers that had a say in its answers: their praise is worth less."""
+    """A source's description, and the scorers that chose its answers or training rows: their scores are biased."""
 
     text: str = ""
     chosen_by: tuple[str, ...] = ()
 
 
 class SourceKind:
-    """A kind of source: how its generator is made, what it depends on, what it costs, and what is known of it.
+    """A kind of source: makes its generator, and returns its dependencies, its cost and its description.
 
-    Whoever adds a generator writes one in the generator's own file and one line in ``registry.SOURCES``.
+    A new generator needs a subclass in its own file and one line in ``registry.SOURCES``.
     """
 
     holds_rows_only = False
-    """True for a source that shows what the rows hold: in a suite they hold nothing."""
+    """True for a source that returns payloads of the rows. A suite's rows have none."""
 
     def make(self, source: SourceName, deps: GeneratorDeps) -> AnyGenerator:
-        """Return the generator. Raises :class:`InputError` or :class:`MissingError` where rows, weights or a key is missing."""
+        """Return the generator. Raises :class:`InputError` or :class:`MissingError` if it cannot be made."""
         raise NotImplementedError
 
     def check(self, source: SourceName, settings: Settings) -> None:
-        """Raise what would keep it from answering and can be known without loading anything."""
+        """Raise an error of the source that can be found without loading anything."""
 
     def depends(self, source: SourceName, settings: Settings, workspace: Workspace) -> Depends:
-        """What decides its answers. Nothing is loaded and nothing need exist."""
+        """Return what determines its answers. Loads nothing, and works if the model or the rows do not exist yet."""
         return Depends()
 
     def describe(self, source: SourceName, known: KnownRows) -> SourceNote:
-        """What is known of it before anything is scored."""
+        """Return its description for the report."""
         return SourceNote()
 
     def plan(
         self, source: SourceName, rows: Sequence[VibeRow], settings: Settings, workspace: Workspace
     ) -> Plan | None:
-        """What it would ask and cost; None for a source that calls no paid model."""
+        """Return its calls and their cost; None for a source that calls no paid model."""
         return None
 
     def estimate(
         self, source: SourceName, rows: int, settings: Settings, executor: Executor
     ) -> list[RemoteJobEstimate]:
-        """What its answers take on the executor; empty for a source that answers here in any case."""
+        """Return its jobs on the executor; empty for a source that always runs on this machine."""
         return []
 
 
 def with_payloads(rows: Sequence[ScoredRow], label: str) -> list[ScoredRow]:
-    """The training rows that hold a valid config. Raises :class:`MissingError` when there is nothing to learn from."""
+    """Return the rows that hold a valid config. Raises :class:`MissingError` if there are none."""
     held = [row for row in rows if row.config_payload and in_labels(row.config_payload.get("config") or {})]
     if not held:
         raise MissingError(

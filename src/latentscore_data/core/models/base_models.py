@@ -1,10 +1,9 @@
-"""Finding and loading the models that training starts from, and those it made."""
+"""Base models and trained models: find, check and load them, with their tokenizers."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import warnings
 from collections.abc import Iterator
@@ -16,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from latentscore.config import random_config
-from latentscore.files import read_whole
 from latentscore.forms import json_text, prompt_messages
 from latentscore.prompt import template_options
 from latentscore.seeds import rng_for
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, install, one_line, require
+from latentscore_data.core.base.jsonl import read_object
 from latentscore_data.core.models.checkpoints import damaged_file
 from latentscore_data.core.models.runs import finished_final
 from latentscore_data.core.models.spec import TINY_RANDOM
@@ -32,13 +31,10 @@ OTHER_BASES = (
     "or private model needs HF_TOKEN"
 )
 BASE_FILE = "base.json"
-"""Beside an adapter: the name of its base model, and a digest of the base's weights."""
+"""Beside an adapter: ``{"name": base model, "weights": digest of the base's weights}``."""
 HUB_SECONDS = 10.0
-"""How long the hub may take to say whether it has a model."""
-
-TINY_VOCABULARY = 1536
-TINY_LAYERS = 2
-TINY_LINE_CHARACTERS = 24
+"""Time-out of the question whether the hub has a model."""
+RETRAIN = "train the adapter again"
 TINY_HIDDEN = 64
 
 
@@ -51,12 +47,12 @@ class Loaded:
 
 
 def is_local(name: str, runs: Path | None = None) -> bool:
-    """True when nothing has to be fetched for this base model."""
+    """Return True if this base model needs no download."""
     return name == TINY_RANDOM or _folder(name, runs) is not None
 
 
 def _folder(name: str, runs: Path | None) -> Path | None:
-    """The folder or GGUF file that a name means, if it means one: a path, or a finished run of full training.
+    """Return the folder or GGUF file of a base model: a path, or the model of a run in ``runs``; None for a hub id.
 
     Raises :class:`InputError` for a run that is not finished.
     """
@@ -67,34 +63,31 @@ def _folder(name: str, runs: Path | None) -> Path | None:
 
 
 def adapter_base(folder: Path) -> str | None:
-    """The base model an adapter was trained on, or None when the folder holds no adapter.
+    """Return the base model of an adapter; None if the folder holds no adapter.
 
-    Raises :class:`InputError` for a broken one.
+    Raises :class:`InputError` for a damaged adapter configuration.
     """
     path = folder / "adapter_config.json"
     if not path.exists():
         return None
-    try:
-        base = json.loads(read_whole(path))["base_model_name_or_path"]
-        if not isinstance(base, str) or not base:
-            raise ValueError("it does not name a base model")
-    except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
-        raise InputError(f"{path} cannot be read as an adapter ({error})", "train the adapter again") from None
+    base = read_object(path, RETRAIN).get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise InputError(f"{path} does not name a base model", RETRAIN)
     return base
 
 
 def absolute_base(name: str, runs: Path) -> str:
-    """The name by which a base model is found from any folder: a path is made absolute, any other name stays."""
+    """Return a base model's name with a path made absolute, so that it is valid in any working directory."""
     if name == TINY_RANDOM or (runs / name / "final").is_dir() or not Path(name).expanduser().exists():
         return name
     return str(Path(name).expanduser().resolve())
 
 
 def load_base(name: str, *, runs: Path | None = None, device: str = "cpu", quantize: str = "none") -> Loaded:
-    """A base model by short name, hub id, folder, GGUF file or run id, ready to be trained.
+    """Load a base model by short name, hub id, folder, GGUF file or run id, ready to be trained.
 
-    Weights are float32 on a CPU and bfloat16 on a GPU; with ``quantize`` "4bit" they are NF4 (:func:`check_quantize`). Raises :class:`MissingError` when it cannot be found and
-    :class:`InputError` when it is an adapter.
+    Weights are float32 on a CPU and bfloat16 on a GPU; with ``quantize`` "4bit" they are NF4 (:func:`check_quantize`).
+    Raises :class:`MissingError` if it cannot be found, and :class:`InputError` for an adapter or a damaged model.
     """
     require("transformers", "ml", "training")
     if quantize != "none":
@@ -106,11 +99,11 @@ def load_base(name: str, *, runs: Path | None = None, device: str = "cpu", quant
         raise InputError(
             f"{name} is an adapter, not a base model", "name its base model, and the adapter with --adapter"
         )
-    return _finished(_from_pretrained(_place(name, runs), device, quantize), None if quantize != "none" else device)
+    return _prepared(_from_pretrained(_place(name, runs), device, quantize), None if quantize != "none" else device)
 
 
 def check_quantize(name: str, device: str) -> None:
-    """Raise :class:`MissingError` where nothing can be held in 4 bits, and :class:`InputError` for a model that cannot."""
+    """Raise :class:`MissingError` without a GPU or bitsandbytes, :class:`InputError` without safetensors."""
     if device != "cuda" or find_spec("bitsandbytes") is None:
         lacking = "there is no NVIDIA GPU here" if device != "cuda" else "bitsandbytes is not installed"
         raise MissingError(
@@ -119,7 +112,7 @@ def check_quantize(name: str, device: str) -> None:
         )
     if name == TINY_RANDOM or name.endswith(".gguf"):
         raise InputError(
-            f"{name} cannot be loaded in 4 bits: it has no files of whole weights",
+            f"{name} cannot be loaded in 4 bits: it has no safetensors files",
             "use a hub id or a folder with safetensors, or --set quantize=none",
         )
 
@@ -127,9 +120,10 @@ def check_quantize(name: str, device: str) -> None:
 def load_trained(
     folder: Path, *, runs: Path | None = None, device: str = "cpu", trainable: bool = False, quantize: str = "none"
 ) -> Loaded:
-    """A model that training saved: an adapter on its base, or whole weights.
+    """Load a model that training saved: an adapter on its base, or a whole model.
 
-    ``trainable`` lets training go on with the adapter. Raises :class:`MissingError` and :class:`InputError`.
+    ``trainable`` loads the adapter for further training. Raises what :func:`load_base` raises, and :class:`InputError`
+    for an adapter that does not match its base.
     """
     base = adapter_base(folder)
     if base is None:
@@ -138,23 +132,29 @@ def load_trained(
     from transformers import AutoTokenizer
 
     loaded = load_base(base, runs=runs or folder.parent.parent, device=device, quantize=quantize)
-    if quantize == "none":  # the digest is of whole weights
-        _check_same_base(folder, base, loaded.model)
+    # Adapters made before version 0.2 have no digest, and the digest of 4-bit weights differs.
+    if quantize == "none" and (folder / BASE_FILE).exists():
+        known = read_object(folder / BASE_FILE, RETRAIN).get("weights")
+        if known != weights_digest(loaded.model):
+            raise InputError(
+                f"the weights of base model {base} differ from those that the adapter {folder} was trained on",
+                "restore the base's old weights, or train the adapter again",
+            )
     tokenizer = loaded.tokenizer
     if (folder / "tokenizer.json").exists():
         with _found(str(folder)):
             tokenizer = AutoTokenizer.from_pretrained(folder)
         tokenizer = _usable(tokenizer, str(folder))
     with _found(str(folder), base), warnings.catch_warnings():
-        # What an adapter lacks would be left as it was made, which does nothing, with this warning alone.
+        # For missing adapter weights, the library only warns and leaves them at their initial values.
         warnings.filterwarnings("error", message="Found missing adapter keys")
         return Loaded(PeftModel.from_pretrained(loaded.model, str(folder), is_trainable=trainable), tokenizer)
 
 
 def weights_digest(model: Any) -> str:
-    """SHA-256 over the base weights of a model, the same for the model alone and under an adapter.
+    """Return the SHA-256 of a model's base weights; an adapter on the model does not change it.
 
-    Weights count as bfloat16, and neither their names nor their order: a GPU loads them so, and libraries rename them.
+    Weights are converted to bfloat16, as on a GPU. Names and order do not count, because libraries rename weights.
     """
     import torch
 
@@ -168,24 +168,8 @@ def weights_digest(model: Any) -> str:
     return hashlib.sha256(b"".join(sorted(parts))).hexdigest()
 
 
-def _check_same_base(folder: Path, base: str, model: Any) -> None:
-    """Raise :class:`InputError` when the base is not the one that the adapter was trained on; old adapters do not know."""
-    path = folder / BASE_FILE
-    if not path.exists():
-        return
-    try:
-        known = json.loads(read_whole(path))["weights"]
-    except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
-        raise InputError(f"{path} cannot be read ({error})", "train the adapter again") from None
-    if known != weights_digest(model):
-        raise InputError(
-            f"the weights of base model {base} differ from those that the adapter {folder} was trained on",
-            "restore the base's old weights, or train the adapter again",
-        )
-
-
 def load_tokenizer(name: str, *, runs: Path | None = None) -> Any:
-    """Only the tokenizer: enough to count tokens."""
+    """Load the tokenizer of a base model without its weights. Raises what :func:`load_base` raises."""
     require("transformers", "ml", "counting tokens")
     if name == TINY_RANDOM:
         return _tiny_tokenizer()
@@ -196,7 +180,7 @@ def load_tokenizer(name: str, *, runs: Path | None = None) -> Any:
 
 
 def model_config(name: str, *, runs: Path | None = None) -> Any:
-    """Only the architecture: enough to count parameters."""
+    """Load the architecture of a base model without its weights. Raises what :func:`load_base` raises."""
     require("transformers", "ml", "counting parameters")
     if name == TINY_RANDOM:
         return _tiny_config(len(_tiny_tokenizer()))
@@ -209,10 +193,9 @@ def model_config(name: str, *, runs: Path | None = None) -> Any:
 
 
 def unreachable_hub(repo: str) -> str | None:
-    """Why the hub cannot be asked for this model now, or None when it has it.
+    """Return why the hub cannot be reached, or None. Raises :class:`MissingError` if it lacks the model.
 
-    One short question: the libraries would try every file of a model again and again for minutes. Raises
-    :class:`MissingError` for a model that the hub does not have.
+    One request with a short time-out: without a connection, the libraries retry each file of a model for minutes.
     """
     import httpx
     from huggingface_hub import HfApi, is_offline_mode
@@ -225,15 +208,14 @@ def unreachable_hub(repo: str) -> str | None:
     except RepositoryNotFoundError as error:
         raise MissingError(f"the hub has no model {repo}, or it is private", OTHER_BASES) from error
     except HfHubHTTPError:
-        # It answered; whether that is worth another try is for the library to say.
-        return None
+        return None  # the hub can be reached; the library handles its status
     except (httpx.HTTPError, OSError) as error:
         return one_line(error)
     return None
 
 
 def check_base(name: str, *, runs: Path | None = None) -> None:
-    """Raise :class:`MissingError` for a base model that is neither here nor to be had from the hub. Nothing is fetched."""
+    """Raise :class:`MissingError` for a base model neither on this machine nor on the hub. Downloads nothing."""
     if is_local(name, runs):
         return
     from huggingface_hub import try_to_load_from_cache
@@ -246,7 +228,7 @@ def check_base(name: str, *, runs: Path | None = None) -> None:
 
 @cache
 def _only_cached(repo: str) -> bool:
-    """True when the files of a hub model must come from the cache. Raises :class:`MissingError` when they are not in it."""
+    """Return True if a hub model must come from the cache. Raises :class:`MissingError` if it is not in it."""
     from huggingface_hub import try_to_load_from_cache
 
     reason = unreachable_hub(repo)
@@ -259,7 +241,7 @@ def _only_cached(repo: str) -> bool:
 
 
 def pick_device(wanted: str) -> str:
-    """``cpu`` or ``cuda``. Raises :class:`MissingError` when a GPU was asked for and there is none."""
+    """Return ``cpu`` or ``cuda``. Raises :class:`MissingError` if ``wanted`` is ``cuda`` and there is no GPU."""
     import torch
 
     if wanted == "cuda" and not torch.cuda.is_available():
@@ -268,17 +250,17 @@ def pick_device(wanted: str) -> str:
         )
     if wanted == "cpu" or not torch.cuda.is_available():
         return "cpu"
-    if "LOCAL_RANK" in os.environ:  # one process of several, each with a GPU of its own
+    if "LOCAL_RANK" in os.environ:  # several processes, each with its own GPU
         torch.cuda.set_device(this_gpu())
     return "cuda"
 
 
 @contextlib.contextmanager
 def _found(where: str, base: str | None = None) -> Iterator[None]:
-    """Turn the libraries' ways of saying "this is not there" and "this is broken" into one line.
+    """Convert the libraries' errors for a missing or damaged model to :class:`MissingError` or :class:`InputError`.
 
-    Their kinds of exceptions have no end (SafetensorError, UnpicklingError, EOFError, a bare Exception of tokenizers), so
-    all are meant. ``base`` is the model that an adapter in ``where`` is put on.
+    Libraries raise many types (SafetensorError, UnpicklingError, EOFError, a bare Exception of tokenizers), so all
+    exceptions are caught. ``base`` is the base model of an adapter in ``where``.
     """
     try:
         yield
@@ -296,14 +278,14 @@ def _found(where: str, base: str | None = None) -> Iterator[None]:
             raise InputError(
                 f"the adapter {where} does not match its base {base} ({reason})", "name the base it was trained on"
             ) from error
-        # A folder that lacks files is a missing thing, and so is a name that nobody knows.
+        # A folder without a config.json, and an unknown name, count as missing.
         missing = isinstance(error, OSError) or not (place.is_file() or (place / "config.json").is_file())
         kind = MissingError if missing else InputError
         raise kind(f"base model {where} cannot be loaded ({reason})", OTHER_BASES) from error
 
 
 def _place(name: str, runs: Path | None) -> str:
-    """What the libraries are asked for. Raises :class:`MissingError` for a path that leads nowhere."""
+    """Return the path or hub id of a base model. Raises :class:`MissingError` for a path that does not exist."""
     folder = _folder(name, runs)
     if folder is not None:
         return str(folder)
@@ -316,7 +298,7 @@ def _place(name: str, runs: Path | None) -> str:
 
 
 def _source(where: str) -> tuple[str, dict[str, Any]]:
-    """What the library is asked for, and how."""
+    """Return the first argument and the options of the libraries' ``from_pretrained``."""
     path = Path(where)
     if path.suffix == ".gguf":
         return str(path.parent), {"gguf_file": path.name}
@@ -328,67 +310,60 @@ def _auto_tokenizer(where: str) -> Any:
 
     source, options = _source(where)
     if (Path(source) / "tokenizer.model").is_file() and not (Path(source) / "tokenizer.json").exists() and not options:
-        # Without it the library takes the file for one of another kind, and stumbles over its first byte.
+        # Without sentencepiece, transformers reads the file as another format and fails with an unclear error.
         require("sentencepiece", "ml", f"reading {Path(source) / 'tokenizer.model'}")
     return AutoTokenizer.from_pretrained(source, **options)
 
 
-def _from_pretrained(where: str, device: str, quantize: str = "none") -> Loaded:
+def _from_pretrained(where: str, device: str, quantize: str) -> Loaded:
     import torch
     import transformers
 
-    # A bar of the library would stand among the lines of the run, or within its panel.
+    # The library's progress bar would be drawn between the lines of the run.
     transformers.logging.disable_progress_bar()
     with _found(where):
         source, options = _source(where)
-    arguments = dict(options)
-    if "gguf_file" in options:
-        from transformers import GgufConfig
-
-        # Without it the weights stay packed, and can be neither trained nor saved.
-        arguments["quantization_config"] = GgufConfig(dequantize=True)
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    if quantize == "4bit":
-        from transformers import BitsAndBytesConfig
-
-        # As in the paper: NF4, quantised constants, bfloat16 for what is computed.
-        arguments["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.bfloat16,
-        )
-        arguments["device_map"] = {"": this_gpu()}
-    with _found(where):
+        if "gguf_file" in options:
+            # Without it the weights stay quantized, and can be neither trained nor saved.
+            options["quantization_config"] = transformers.GgufConfig(dequantize=True)
+        if quantize == "4bit":
+            # As in the QLoRA paper: NF4, double quantization, computation in bfloat16.
+            options["quantization_config"] = transformers.BitsAndBytesConfig(
+                load_in_4bit=True,
+                bnb_4bit_quant_type="nf4",
+                bnb_4bit_use_double_quant=True,
+                bnb_4bit_compute_dtype=torch.bfloat16,
+            )
+            options["device_map"] = {"": this_gpu()}
+        dtype = torch.bfloat16 if device == "cuda" else torch.float32
         load: Any = transformers.AutoModelForCausalLM.from_pretrained
-        model, info = load(source, dtype=dtype, output_loading_info=True, **arguments)
+        model, info = load(source, dtype=dtype, output_loading_info=True, **options)
         if lacking := sorted(info["missing_keys"]):
-            # The library fills them with random numbers.
+            # The library initializes them with random numbers.
             raise ValueError(f"its files lack {len(lacking)} weights, {lacking[0]} among them")
         return Loaded(model, _auto_tokenizer(where))
 
 
 def this_gpu() -> int:
-    """The number of this process's GPU among those of the machine."""
+    """Return the index of this process's GPU on the machine."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
-def _finished(loaded: Loaded, device: str | None) -> Loaded:
-    """The model where it will live (None: where it is), with a chat template and the ends of a turn that its family has."""
+def _prepared(loaded: Loaded, device: str | None) -> Loaded:
+    """Move the model to ``device`` (None: leave it), complete its tokenizer, and set all end tokens of its family."""
     tokenizer = _usable(loaded.tokenizer, loaded.tokenizer.name_or_path)
     tokenizer.padding_side = "left"
-    ends = {tokenizer.eos_token_id}
-    if (turn := tokenizer.get_vocab().get("<end_of_turn>")) is not None:
-        # A base model never saw a turn's end; without it in the list an answer would run on to the limit.
-        ends.add(turn)
     declared = loaded.model.generation_config.eos_token_id
-    ends.update(declared if isinstance(declared, list) else [declared] if declared is not None else [])
-    loaded.model.generation_config.eos_token_id = sorted(end for end in ends if end is not None)
+    # A base model does not declare the end of a turn; without it, an answer runs to the token limit.
+    ends = [tokenizer.eos_token_id, tokenizer.get_vocab().get("<end_of_turn>")]
+    ends += declared if isinstance(declared, list) else [declared]
+    loaded.model.generation_config.eos_token_id = sorted({end for end in ends if end is not None})
     return Loaded(loaded.model if device is None else loaded.model.to(device), tokenizer)
 
 
 def _usable(tokenizer: Any, where: str) -> Any:
-    """The tokenizer with an end, a padding and a chat template that says all it is given. Raises :class:`InputError`."""
+    """Return the tokenizer with a padding token and a chat template. Raises :class:`InputError` if it has no end token
+    or no template that renders all messages."""
     if tokenizer.eos_token is None:
         raise InputError(
             f"the tokenizer of {where} names no end-of-sequence token", "add eos_token to its tokenizer_config.json"
@@ -404,25 +379,25 @@ def _usable(tokenizer: Any, where: str) -> Any:
 
 
 def _check_template(tokenizer: Any, where: str) -> None:
-    """Raise :class:`InputError` for a template that fails, or drops what the system, the user or the model says."""
-    said = [{"role": role, "content": f"lsdata {role}"} for role in ("system", "user", "assistant")]
+    """Raise :class:`InputError` for a template that fails or drops a system, user or assistant message."""
+    messages = [{"role": role, "content": f"lsdata {role}"} for role in ("system", "user", "assistant")]
     remedy = "use another instruction-tuned model, or correct the template"
     try:
         text = tokenizer.apply_chat_template(
-            said, tokenize=False, add_generation_prompt=False, **template_options(tokenizer.chat_template)
+            messages, tokenize=False, add_generation_prompt=False, **template_options(tokenizer.chat_template)
         )
-    except Exception as error:  # a template is a program: it can raise anything
+    except Exception as error:  # a template is code that can raise any exception
         raise InputError(
             f"the chat template of {where} cannot render a system, a user and an assistant message ({one_line(error)})",
             remedy,
         ) from None
-    if dropped := [part["role"] for part in said if part["content"] not in text]:
+    if dropped := [message["role"] for message in messages if message["content"] not in text]:
         raise InputError(f"the chat template of {where} drops the {dropped[0]} message", remedy)
 
 
 @cache
 def gemma_template() -> str:
-    """Gemma 3's chat template, as TRL ships it."""
+    """Return Gemma 3's chat template from TRL."""
     return (files("trl") / "chat_templates" / "gemma3.jinja").read_text(encoding="utf-8")
 
 
@@ -433,7 +408,7 @@ def _tiny_config(vocabulary: int) -> Any:
         vocab_size=vocabulary,
         hidden_size=TINY_HIDDEN,
         intermediate_size=TINY_HIDDEN * 2,
-        num_hidden_layers=TINY_LAYERS,
+        num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=1,
         head_dim=256,
@@ -446,7 +421,7 @@ def _tiny_config(vocabulary: int) -> Any:
 
 
 def _tiny_random(device: str) -> Loaded:
-    """A Gemma-3-shaped model of random weights, always the same, made in a moment and offline."""
+    """Return a two-layer Gemma 3 with random weights from a fixed seed; it needs no download."""
     import torch
     from transformers import Gemma3ForCausalLM
 
@@ -454,13 +429,13 @@ def _tiny_random(device: str) -> Loaded:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = Gemma3ForCausalLM(_tiny_config(len(tokenizer)))
-    return _finished(Loaded(model, tokenizer), device)
+    return _prepared(Loaded(model, tokenizer), device)
 
 
 def _tiny_tokenizer() -> Any:
-    """Byte-level BPE trained on the task's own prompt and on random answers, so that rows stay short.
+    """Return a byte-level BPE tokenizer trained on the prompt and on random answers, so that rows have few tokens.
 
-    Each long line of the prompt, which is the same for every row, is one token: 5,000 characters become a few dozen.
+    Each long line of the prompt, which all rows share, is one token: 5,000 characters become a few dozen tokens.
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -470,14 +445,14 @@ def _tiny_tokenizer() -> Any:
     tokenizer.decoder = decoders.ByteLevel()
     specials = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"]
     trainer = trainers.BpeTrainer(
-        vocab_size=TINY_VOCABULARY,
+        vocab_size=1536,
         special_tokens=specials,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
     tokenizer.train_from_iterator(_tiny_corpus(), trainer)
     system = prompt_messages("")[0]["content"]
-    lines = dict.fromkeys(line for line in system.splitlines() if len(line) >= TINY_LINE_CHARACTERS)
+    lines = dict.fromkeys(line for line in system.splitlines() if len(line) >= 24)
     tokenizer.add_tokens([AddedToken(line, normalized=False) for line in lines])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

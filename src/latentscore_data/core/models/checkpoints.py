@@ -1,4 +1,4 @@
-"""Which saved models and checkpoints are whole, and which checkpoint the trainer takes for the best."""
+"""Checks that saved models and checkpoints are complete, and repair of the trainer's record of the best checkpoint."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from latentscore_data.core.base.jsonl import replace_json
 
 STATE = "trainer_state.json"
 NEEDED = (STATE, "optimizer.pt", "scheduler.pt")
-"""The trainer replaces a missing optimizer or random state by a new one without a word."""
+"""Files that resuming needs. The trainer silently replaces a missing optimizer or random state."""
 
 
 def step_of(checkpoint: Path) -> int:
-    """The step after which ``checkpoint-N`` was written."""
+    """Return the step N of ``checkpoint-N``."""
     return int(checkpoint.name.rpartition("-")[2])
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The folders called ``checkpoint-N``, the newest first."""
+    """Return the folders named ``checkpoint-N``, newest first."""
     found = [path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d{1,18}", path.name)]
     return sorted(found, key=step_of, reverse=True)
 
 
 def newest_whole(folder: Path, say: Callable[[str], None]) -> Path | None:
-    """The newest checkpoint that training can go on from; newer ones that are damaged are reported and skipped."""
+    """Return the newest checkpoint that training can resume from; report newer ones that are damaged."""
     found = checkpoints(folder)
     for checkpoint in found:
         if (reason := damage(checkpoint)) is None:
@@ -42,11 +42,11 @@ def newest_whole(folder: Path, say: Callable[[str], None]) -> Path | None:
 
 
 def damage(checkpoint: Path) -> str | None:
-    """Why training cannot go on from a checkpoint, or None: a file that it needs is missing, empty, cut or overwritten.
+    """Return why training cannot resume from a checkpoint, or None: a file is missing, empty, truncated or overwritten.
 
-    Reads all of the optimizer's file, whose parts have checksums; of weights only the header and the length are checked.
+    Verifies the checksums in the optimizer's file; of weights only the header and the length.
     """
-    # One for each process that trained.
+    # One for each process of the run.
     random_states = sorted(checkpoint.glob("rng_state*.pth")) or [checkpoint / "rng_state.pth"]
     needed = [*map(checkpoint.joinpath, NEEDED), *random_states]
     for path in needed:
@@ -59,9 +59,9 @@ def damage(checkpoint: Path) -> str | None:
 
 
 def mend_best(checkpoint: Path, say: Callable[[str], None]) -> None:
-    """Let the state name the best checkpoint where it is now; forget the best one when it is missing or damaged.
+    """Correct the best checkpoint's path in the trainer's state; remove it if it is missing or damaged.
 
-    The trainer loads it when training ends, and keeps the last weights without a word when it is not there.
+    The trainer loads the best checkpoint when training ends, and silently keeps the last weights if it is missing.
     """
     state = _json(checkpoint / STATE)
     best = state.get("best_model_checkpoint")
@@ -78,7 +78,7 @@ def mend_best(checkpoint: Path, say: Callable[[str], None]) -> None:
 
 
 def damaged_file(folder: Path) -> tuple[str, str] | None:
-    """The first file of a saved model that is empty, cut or overwritten, and what is wrong with it."""
+    """Return (name, reason) of the first damaged file of a saved model, or None."""
     if not folder.is_dir():
         return None
     files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors") and path.is_file())
@@ -108,7 +108,7 @@ def _file_damage(path: Path) -> str | None:
         return "it is empty"
     try:
         _CHECKS[path.suffix](path)
-    except Exception as error:  # torch's, zip's, safetensors' and the operating system's ways of saying it
+    except Exception as error:  # torch, zipfile, safetensors and the operating system raise many types
         return one_line(error, 120)
     return None
 

@@ -1,4 +1,4 @@
-"""Several processes that train one run together: which of them writes, and how the others wait for it."""
+"""Distributed training of one run: the rank of this process, and waiting for the first process."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ T = TypeVar("T")
 
 
 def world_size() -> int:
-    """How many processes train together; ``accelerate launch`` says it in the environment."""
+    """Return the number of processes of the run, from the environment of ``accelerate launch``."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes the run folder and speaks."""
+    """Return True in the process that writes the run folder and reports progress."""
     return os.environ.get("RANK", "0") == "0"
 
 
 @contextlib.contextmanager
 def first_alone() -> Iterator[bool]:
-    """Whether this process is the first; the others come in when the first has left."""
+    """Yield True in the first process; the others enter the block when the first has left it."""
     if world_size() == 1:
         yield True
         return
@@ -33,7 +33,7 @@ def first_alone() -> Iterator[bool]:
 
 
 def of_first(make: Callable[[], T]) -> T:
-    """What ``make`` gave in the first process, in all of them."""
+    """Call ``make`` in the first process and return its result in all processes."""
     if world_size() == 1:
         return make()
     from accelerate.utils import broadcast_object_list

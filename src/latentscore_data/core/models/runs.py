@@ -1,14 +1,14 @@
-"""The run folder: ``.modal_outputs/<run_id>/``, the same on a laptop, on a GPU and on Modal's volume.
+"""The run folder: ``.modal_outputs/<run_id>/``, the same on this machine and on Modal's volume.
 
-spec.json        what was asked, written before anything starts
-data/            the rows the run is made from, as they were when it started
-start/           the adapter that GRPO or DPO goes on from, when it does not come from a run beside this one
-checkpoints/     checkpoint-N, complete when checkpoints.damage finds nothing
+spec.json        the training spec, written before the run starts
+data/            the rows of the run, as they were when it started
+start/           the adapter that GRPO or DPO continues, if it does not come from a run beside this one
+checkpoints/     checkpoint-N, complete if checkpoints.damage finds nothing
 metrics.jsonl    one line per logged step
-loss.png         the same as a picture
+loss.png         the plot of the metrics
 final/           the adapter (or the whole model) with its tokenizer
-run.json         what came out: status, figures, health, versions
-DONE             written last; lists the files of final/ with their SHA-256
+run.json         the record: status, figures, health, versions
+DONE             written last; lists the files of the run with their SHA-256
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class RunFolder:
         self.start = path / "start"
         self.done_mark = path / "DONE"
         self.uploaded_mark = path / "UPLOADED"
-        """What the DONE mark of a run that was trained here is called beside the copy of its model on Modal's volume."""
+        """On Modal's volume, the DONE mark of a model that was trained on this machine and uploaded."""
 
     def data(self, role: str) -> Path:
         return self.path / "data" / f"{role}.jsonl"
@@ -59,7 +59,7 @@ class RunFolder:
         return self.done_mark.exists()
 
     def spec(self) -> TrainSpec | None:
-        """The spec the folder was started with, or None where there is none. Raises :class:`InputError`."""
+        """The spec of the run, or None without one. Raises :class:`InputError` for an invalid or older spec."""
         if not self.spec_file.exists():
             return None
         try:
@@ -70,7 +70,7 @@ class RunFolder:
             ) from None
 
     def record(self) -> dict[str, Any]:
-        """``run.json``, empty where there is none."""
+        """The content of ``run.json``; empty without one. Raises :class:`InputError` for a damaged file."""
         if not self.record_file.exists():
             return {}
         remedy = "delete it: it is written again by the same training command"
@@ -80,21 +80,21 @@ class RunFolder:
         return record
 
     def note(self, **facts: Any) -> None:
-        """Add facts to ``run.json``; of several processes that train together only the first does."""
-        if not is_first():
-            return
-        replace_json(self.record_file, {**self.record(), **facts})
+        """Add facts to ``run.json``, in the first process of the run."""
+        if is_first():
+            replace_json(self.record_file, {**self.record(), **facts})
 
     def newest_checkpoint(self, say: Callable[[str], None] = log.debug) -> Path | None:
-        """The newest complete checkpoint; ``say`` gets a line for each newer one that is damaged."""
+        """The newest complete checkpoint, or None; ``say`` gets a line for each newer one that is damaged."""
         return newest_whole(self.checkpoints, say)
 
     def rows(self, role: str) -> list[ScoredRow]:
+        """The rows of a role; empty without a file."""
         path = self.data(role)
         return list(read_rows(path, ScoredRow)) if path.exists() else []
 
     def other_rows(self, spec: TrainSpec) -> list[str]:
-        """The roles whose rows are not here, or are not those of the spec."""
+        """The roles whose rows in this folder are missing, or differ from those of the spec."""
         paths = {role: self.data(role) for role in spec.data}
         return [
             role
@@ -103,29 +103,23 @@ class RunFolder:
         ]
 
     def history(self) -> list[dict[str, Any]]:
-        """The logged steps so far. JSON knows no NaN: a number that was none is written as null and is NaN again here."""
+        """The logged steps. NaN, which JSON does not have, is null in the file."""
         lines = read_lines(self.metrics, torn="drop") if self.metrics.exists() else ()
         return [{name: math.nan if value is None else value for name, value in line.items()} for _, line in lines]
 
     def forget_after(self, step: int) -> None:
-        """Drop the logged steps that a resumed run will do again."""
+        """Drop the logged steps after ``step``, which a resumed run repeats."""
         if self.metrics.exists() and is_first():
             replace_rows(self.metrics, [line for line in self.history() if line.get("step", 0) <= step])
 
-    def clear(self) -> None:
-        """Back to an empty folder."""
-        if self.path.exists():
-            with writing(self.path):
-                shutil.rmtree(self.path)
-
     def mark_done(self) -> None:
-        """List what must arrive whole, last of all."""
+        """Write the DONE mark with the SHA-256 of each file; it must be written last."""
         kept = [self.spec_file, self.record_file, self.metrics, self.picture, *sorted(self.final.rglob("*"))]
         files = {path.relative_to(self.path).as_posix(): asdict(file_fact(path)) for path in kept if path.is_file()}
         replace_json(self.done_mark, {"run_id": self.run_id, "files": files})
 
     def verify(self) -> None:
-        """Compare every file with the DONE mark. Raises :class:`VerificationError` naming the first that differs."""
+        """Compare every file with the DONE mark. Raises :class:`VerificationError` for the first that differs."""
         remedy = f"lsdata train fetch {self.run_id}"
         listed = read_object(self.done_mark, remedy).get("files")
         if not isinstance(listed, dict) or not all(isinstance(fact, dict) for fact in listed.values()):
@@ -137,10 +131,13 @@ class RunFolder:
 
 
 def open_run(folder: RunFolder, spec: TrainSpec, *, resume: bool, force: bool) -> None:
-    """Make the folder ready for this spec: new, resumed, or begun again. Raises :class:`InputError` when it holds a run
-    of another spec."""
-    if not resume:
-        folder.clear()
+    """Prepare the folder for a run of this spec: a new one, or with ``resume`` the one in the folder.
+
+    Raises :class:`InputError` if the folder holds a run of another spec, unless ``force``.
+    """
+    if not resume and folder.path.exists():
+        with writing(folder.path):
+            shutil.rmtree(folder.path)
     old = folder.spec()
     if old is not None and not force and (changed := differences(old, spec)):
         raise InputError(
@@ -154,7 +151,7 @@ def open_run(folder: RunFolder, spec: TrainSpec, *, resume: bool, force: bool) -
 
 
 def finished_final(final: Path) -> Path:
-    """``final`` itself. Raises :class:`InputError` when it is the ``final/`` of a run that has not come to its end."""
+    """Return ``final``. Raises :class:`InputError` if it is the ``final/`` of a run that is not finished."""
     run = RunFolder(final.absolute().parent)
     if final.name == run.final.name and run.spec_file.exists() and not run.done and not run.uploaded_mark.exists():
         raise InputError(
@@ -165,13 +162,13 @@ def finished_final(final: Path) -> Path:
 
 
 def find_runs(train_dir: Path) -> Iterator[RunFolder]:
-    """The runs in a workspace, the newest first."""
+    """Return the runs in a folder of runs, newest first."""
     specs = sorted(train_dir.glob("*/spec.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     return (RunFolder(path.parent) for path in specs)
 
 
 def find_run(train_dir: Path, run_id: str) -> RunFolder:
-    """A run by its id. Raises :class:`InputError` naming those there are."""
+    """Return a run by its id. Raises :class:`InputError` for an unknown id."""
     folder = RunFolder(train_dir / run_id)
     if not folder.spec_file.exists():
         known = ", ".join(run.run_id for run in find_runs(train_dir)) or "none yet"
@@ -179,16 +176,13 @@ def find_run(train_dir: Path, run_id: str) -> RunFolder:
     return folder
 
 
-def newest_finished(
-    train_dir: Path,
-    kind: str,
-    base_model: str,
-    say: Callable[[str], None],
-    skip: Sequence[str] = (),
-    answer: str = "json",
+def newest_sft(
+    train_dir: Path, base_model: str, answer: str, say: Callable[[str], None], skip: Sequence[str] = ()
 ) -> RunFolder | None:
-    """The newest finished run of a kind on a base model that answers in this form; one that cannot be read is reported and skipped, and so are those
-    whose ids begin with one of ``skip``."""
+    """Return the newest finished SFT run on a base model whose answers have this form, or None.
+
+    Runs whose ids begin with one of ``skip`` do not count. A run that cannot be read is reported and skipped.
+    """
     for run in find_runs(train_dir):
         if not run.done or run.run_id.startswith(tuple(skip)):
             continue
@@ -197,25 +191,19 @@ def newest_finished(
         except InputError as error:
             say(f"run {run.run_id} is skipped: {error.message}")
             continue
-        if spec is not None and (spec.kind, spec.base_model, spec.answer) == (kind, base_model, answer):
+        if spec is not None and (spec.kind, spec.base_model, spec.answer) == ("sft", base_model, answer):
             return run
     return None
 
 
+TRAINING_FIELDS = (
+    "row_id", "dataset", "id_in_dataset", "vibe_level", "vibe_scope", "vibe_original", "vibe_noisy", "split",
+    "config_payload", "candidate_scores",
+)  # fmt: skip
+"""The fields of a row that training uses. Their order is part of the hash of a run's rows."""
+
+
 def slim(rows: Iterable[ScoredRow], *, pairs: bool = False) -> Iterator[dict[str, Any]]:
-    """Rows as training needs them: who they are, both wordings, the answer and the winners' scores; with ``pairs`` the
-    two answers of a preference pair as well."""
-    for row in rows:
-        yield {
-            "row_id": row.row_id,
-            "dataset": row.dataset,
-            "id_in_dataset": row.id_in_dataset,
-            "vibe_level": row.vibe_level,
-            "vibe_scope": row.vibe_scope,
-            "vibe_original": row.vibe_original,
-            "vibe_noisy": row.vibe_noisy,
-            "split": row.split,
-            "config_payload": row.config_payload,
-            "candidate_scores": row.candidate_scores,
-            **({"config_candidates": row.config_candidates} if pairs else {}),
-        }
+    """Return the rows with only :data:`TRAINING_FIELDS`; with ``pairs`` also the two answers of a preference pair."""
+    names = (*TRAINING_FIELDS, "config_candidates") if pairs else TRAINING_FIELDS
+    return ({name: getattr(row, name) for name in names} for row in rows)

@@ -1,4 +1,4 @@
-"""The training spec: everything that decides a run, resolved before anything starts and written to ``spec.json``."""
+"""The training spec: everything that determines a run's result, written to ``spec.json`` before it starts."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class DataFact(BaseModel):
 
 
 class TrainSpec(BaseModel):
-    """What is trained, on what, how. Two runs with equal specs give equal models on one machine."""
+    """The model, the data and the method of a run. Two runs with equal specs give equal models on one machine."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -57,13 +57,13 @@ class TrainSpec(BaseModel):
     method: Method
     quantize: Literal["none", "4bit"] = "none"
     adapter: str | None = None
-    """GRPO and DPO go on from this run (an id) or adapter (a folder); ``None`` starts from the base model."""
+    """The run (an id) or adapter (a folder) that GRPO or DPO continues; None starts from the base model."""
     data: dict[str, DataFact]
     """Rows by role: ``train`` and, where there are any, ``val``."""
     answer: FormName = "json"
-    """What the model learns to write: the payload as JSON, or a line of labels."""
+    """The form of the answers: the payload as JSON, or a line of labels."""
     system: str | None = None
-    """The system message before each vibe (``prompts.system``, with its examples); None for the package's own."""
+    """The system message (``prompts.system`` with its examples); None for the package's own."""
     max_tokens: int | None = None
     limit: int | None = None
     seed: int = 0
@@ -90,10 +90,6 @@ class TrainSpec(BaseModel):
         return _resolved(self.optim.learning_rate)
 
     @property
-    def epochs(self) -> float:
-        return _resolved(self.optim.epochs)
-
-    @property
     def batch_size(self) -> int:
         return _resolved(self.batch.size)
 
@@ -107,43 +103,43 @@ class TrainSpec(BaseModel):
 
     @property
     def rollout(self) -> GrpoSettings:
-        """The GRPO part of a GRPO spec."""
+        """The GRPO settings of a GRPO spec. Raises :class:`TypeError` for another kind."""
         return _resolved(self.grpo)
 
     @property
     def preference(self) -> DpoSettings:
-        """The DPO part of a DPO spec."""
+        """The DPO settings of a DPO spec. Raises :class:`TypeError` for another kind."""
         return _resolved(self.dpo)
 
     @property
     def packs(self) -> bool:
-        """Whether several rows share a sequence."""
+        """Whether several rows are packed into a sequence."""
         return self.kind == "sft" and self.sft.packing
 
     @property
     def prompts_per_step(self) -> int:
-        """Rows that one optimizer step reads, or packed sequences, each of which fills a device."""
+        """The rows of an optimizer step. With packing: the packed sequences, each as long as a device's batch."""
         if self.packs:
             return self.accumulation
         return self.batch_size // self.rollout.generations if self.kind == "grpo" else self.batch_size
 
     def steps(self, rows: int) -> int:
-        """Optimizer steps for that number of rows."""
-        return self.optim.max_steps or max(1, math.ceil(rows / self.prompts_per_step * self.epochs))
+        """Return the number of optimizer steps for so many rows (or packed sequences)."""
+        return self.optim.max_steps or max(1, math.ceil(rows / self.prompts_per_step * _resolved(self.optim.epochs)))
 
     def hash(self) -> str:
-        """Of everything but the name: the same spec is the same run."""
+        """The hash of all values except the run id."""
         return digest(model_text(self.model_copy(update={"run_id": ""}), unnamed(self)))
 
 
 LATER_FIELDS = (
     "answer", "quantize", "sft.packing", "lora.use_rslora", "processes", "grpo.vllm", "grpo.vllm_memory",
 )  # fmt: skip
-"""Fields that came after the first runs. At their defaults they are no part of a run's name, which so stays what it was."""
+"""Fields that were added later. At their defaults they are not part of a run's hash, so earlier runs keep their ids."""
 
 
 def unnamed(model: BaseModel) -> dict[str, Any]:
-    """The later fields of a spec, or of its settings, that are at their defaults, as pydantic's ``exclude``."""
+    """Return the :data:`LATER_FIELDS` that are at their defaults, as pydantic's ``exclude``."""
     found: dict[str, Any] = {}
     for dotted in LATER_FIELDS:
         section, _, name = dotted.rpartition(".")
@@ -163,23 +159,24 @@ def _resolved(value: Any) -> Any:
 
 @cache
 def preset_table() -> dict[str, Any]:
-    """``presets.toml``: the recipes and the families of presets."""
+    """Return the content of ``presets.toml``: the recipes and the families of presets."""
     return tomllib.loads((files("latentscore_data.core.models") / "presets.toml").read_text(encoding="utf-8"))
 
 
 def families() -> dict[str, dict[str, dict[str, Any]]]:
+    """Return the values of each preset, by family and name."""
     return preset_table()["family"]
 
 
 def family(name: str) -> dict[str, dict[str, Any]]:
-    """The members of a family of presets. Raises :class:`InputError` naming the nearest one."""
+    """Return the members of a family of presets. Raises :class:`InputError` for an unknown family."""
     if name not in families():
         raise InputError(f"no preset family {name!r}{did_you_mean(name, families())}", "see docs/training.md")
     return families()[name]
 
 
 def preset(name: str) -> dict[str, Any]:
-    """The values of ``FAMILY:NAME``. Raises :class:`InputError`."""
+    """Return the values of the preset ``FAMILY:NAME``. Raises :class:`InputError` for an unknown preset."""
     group, _, member = name.partition(":")
     members = family(group)
     if member not in members:
@@ -188,7 +185,10 @@ def preset(name: str) -> dict[str, Any]:
 
 
 def kind_of_sweep(kind: str, group: str) -> Kind:
-    """``kind`` itself, or that of a family which is named after one; else ``sft``. Raises :class:`InputError`."""
+    """Return ``kind``; if it is empty, the kind that begins the family's name, else ``sft``.
+
+    Raises :class:`InputError` for an unknown kind.
+    """
     named = kind or next((known for known in get_args(Kind) if group.startswith(f"{known}_")), "sft")
     if named not in get_args(Kind):
         raise InputError(f"{kind!r} is not a kind of training", f"kinds are {', '.join(get_args(Kind))}")
@@ -196,7 +196,10 @@ def kind_of_sweep(kind: str, group: str) -> Kind:
 
 
 def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
-    """``KEY=VALUE`` texts as values: numbers, true, false and lists as in TOML, everything else as text."""
+    """Parse ``KEY=VALUE`` texts. A value is TOML (a number, true, false, a list), or else text.
+
+    Raises :class:`InputError` for a text without a key or an equals sign.
+    """
     values: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
@@ -211,7 +214,7 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Choices:
-    """What one run was asked for, beyond the settings."""
+    """The choices for one run beyond the settings."""
 
     kind: Kind
     run_id: str | None = None
@@ -221,9 +224,10 @@ class Choices:
 
 
 def effective_settings(settings: TrainSettings, choices: Choices) -> tuple[TrainSettings, Origins]:
-    """The settings of one run, with nothing left open, and each value's origin.
+    """Return the settings of one run, with recipe and presets applied, and each value's origin.
 
-    Later wins: default, recipe, settings, preset, ``--set``. Raises :class:`InputError`.
+    Precedence from lowest to highest: default, recipe, settings, preset, ``--set``. Raises :class:`InputError` for an
+    unknown name or an invalid value.
     """
     recipes = preset_table()["recipe"]
     defaults = dict(leaves(TrainSettings().model_dump()))
@@ -253,11 +257,12 @@ def build_spec(
     scoring: ScoringSettings,
     system: str | None = None,
 ) -> tuple[TrainSpec, Origins]:
-    """The spec of one run and where each value came from. Raises :class:`InputError`, also for batches that do not
-    divide (naming the nearest that do)."""
+    """Return the spec of one run and each value's origin. Raises :class:`InputError` for inconsistent values."""
     train, origins = effective_settings(settings, choices)
     is_grpo, choose_by = choices.kind == "grpo", train.choose_by or "eval_loss"
-    if is_grpo and not rewards_sound(train.grpo) and origins.get("choose_by", "").startswith("recipe"):
+    renders = train.grpo.reward == "standard" and train.grpo.audio_weight > 0
+    if is_grpo and not renders and origins.get("choose_by", "").startswith("recipe"):
+        # The reward needs no scorer, so by default the choice of the checkpoint needs none either.
         choose_by = "eval_loss"
     as_set = {name: getattr(train, name) for name in TrainSpec.model_fields if name in TrainSettings.model_fields}
     decided = {
@@ -279,13 +284,8 @@ def build_spec(
     return spec.model_copy(update={"run_id": choices.run_id or _run_id(spec)}), origins
 
 
-def rewards_sound(grpo: GrpoSettings) -> bool:
-    """Whether answers are rendered while GRPO trains."""
-    return grpo.reward == "standard" and grpo.audio_weight > 0
-
-
 def check_batches(spec: TrainSpec) -> None:
-    """Raise :class:`InputError` unless the batch divides, naming the nearest values that do."""
+    """Raise :class:`InputError` unless the batch is a multiple of the device's batch and of GRPO's group."""
     size, per_device = spec.batch_size, spec.per_device
     if size % per_device:
         fits = _nearest_multiples(size, per_device)
@@ -318,14 +318,14 @@ def _run_id(spec: TrainSpec) -> str:
 
 
 def check_run_id(run_id: str) -> str:
-    """A run id is a folder's name. Raises :class:`InputError`."""
+    """Return ``run_id``. Raises :class:`InputError` if it is not a folder name."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", run_id):
         raise InputError(f"run id {run_id!r} is not a folder name", "use letters, digits, dots, dashes and underscores")
     return run_id
 
 
 def differences(old: TrainSpec, new: TrainSpec) -> list[str]:
-    """What differs between two specs, as dotted names with both values."""
+    """Return the values that differ between two specs, as "NAME OLD -> NEW" with dotted names."""
     before = dict(leaves(old.model_dump(mode="json")))
     after = dict(leaves(new.model_dump(mode="json")))
     return [

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,9 +38,9 @@ from latentscore_data.core.export import (
     terms,
 )
 from latentscore_data.core.export.chat import preference_lines, sft_lines
-from latentscore_data.core.export.folder import check_target, new_folder, write_record
+from latentscore_data.core.export.folder import RECORD_FILE, check_target, new_folder, write_record
 from latentscore_data.core.export.merge import find_source
-from latentscore_data.core.export.push import can_push, check_push, push_folder
+from latentscore_data.core.export.push import check_push, push_folder
 from latentscore_data.core.export.sounds import Sounds
 from latentscore_data.core.export.tables import Table, split_name, write_table
 from latentscore_data.core.export.terms import required
@@ -162,9 +162,8 @@ def _write_adapter(source: merge.Source, settings: Settings, workspace: Workspac
     """Copy the adapter's files unchanged, with the public name of its base."""
     if settings.export.gguf:
         raise InputError("an adapter alone cannot be a GGUF file", "leave out --gguf or --adapter-only")
-    written = merge.copy_adapter(source, folder)
-    model_type = merge.config_of(source, workspace.train_dir).model_type
-    return WrittenModel(merge.base_of_adapter(source), model_type, written)
+    base, parameters = merge.copy_adapter(source, folder)
+    return WrittenModel(base, merge.config_of(source, workspace.train_dir).model_type, parameters)
 
 
 def _write_merged(source: merge.Source, settings: Settings, workspace: Workspace, folder: Path) -> WrittenModel:
@@ -195,7 +194,7 @@ def _describe_model(folder: Path, facts: cards.ModelFacts, origin: provenance.Pr
     replace_text(folder / "README.md", cards.model_card(facts, origin))
     if facts.record:
         replace_json(folder / "training.json", merge.public_record(dict(facts.record)))
-    parity = {name: p.to_dict() for name, p in {"merged": facts.merged, **facts.gguf}.items() if p is not None}
+    parity = {name: asdict(p) for name, p in {"merged": facts.merged, **facts.gguf}.items() if p is not None}
     record = {
         "repo_type": "model",
         "missing_notices": facts.missing,
@@ -427,7 +426,7 @@ def export_and_push(
     workspace = Workspace(settings.paths.root)
     with workspace.lock("export"):
         target = target_of(kind, settings, workspace, out)
-        if push is not None and not overwrite and can_push(target):
+        if push is not None and not overwrite and (target / RECORD_FILE).is_file():
             summary = Summary(f"export {kind}", outputs=[str(target)])
         else:
             summary = EXPORTS[kind](settings, out=out, overwrite=overwrite)

@@ -33,7 +33,7 @@ from latentscore_data.core.llm.plan import Plan
 from latentscore_data.core.models.base_models import absolute_base, adapter_base
 from latentscore_data.core.models.engines import check_local
 from latentscore_data.core.models.local_names import place_of, weights_facts
-from latentscore_data.core.models.runs import RunFolder, newest_finished
+from latentscore_data.core.models.runs import RunFolder, newest_sft
 from latentscore_data.core.models.spec import Choices, Kind, check_run_id, effective_settings, unnamed
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.executor import Executor, RemoteJobEstimate
@@ -101,7 +101,7 @@ class Rounds:
             return starting_point(self.settings.train, choices, self.workspace, say) or self.base
         # The runs of rounds are never the start, so that a repeated command finds the same start.
         rounds = [f"{folder.name}-round-" for folder in self.workspace.improve_dir.glob("*")]
-        newest = newest_finished(self.workspace.train_dir, "sft", self.base, say, rounds, self.train.answer)
+        newest = newest_sft(self.workspace.train_dir, self.base, self.train.answer, say, rounds)
         if newest is None:
             say(
                 f"no finished SFT run of {self.base}: the rounds start from the base model, which has not seen the format"

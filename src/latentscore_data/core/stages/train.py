@@ -12,6 +12,7 @@ from typing import Any
 
 from latentscore_data.core.base.display import say
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, OutputError, require
+from latentscore_data.core.base.jsonl import replace_json
 from latentscore_data.core.base.ledger import SpendTracker
 from latentscore_data.core.base.manifest import StageFiles, write_manifest
 from latentscore_data.core.base.settings import Settings
@@ -39,7 +40,7 @@ from latentscore_data.core.training.prepare import (
     prepare,
     training_files,
 )
-from latentscore_data.core.training.sweep import best, members, table, table_file, write_table
+from latentscore_data.core.training.sweep import best, members, table
 
 log = logging.getLogger(__name__)
 
@@ -264,7 +265,7 @@ def run_sweep(settings: Settings, family: str, choices: Choices, how: StartOptio
     if settings.train.on == "modal":
         agree(settings, how, runs=len(runs))
         how = replace(how, yes=True, agreed=True)
-    path = table_file(workspace.train_dir, choices.kind, family)
+    path = workspace.train_dir / f"sweep-{choices.kind}-{family}.json"
     records: dict[str, dict[str, Any]] = {}
     for name, member in runs.items():
         try:
@@ -282,8 +283,8 @@ def run_sweep(settings: Settings, family: str, choices: Choices, how: StartOptio
             total.add(summary)
             total.outputs += summary.outputs
         lines = table(records)
-        write_table(path, choices.kind, family, lines)
         total.details = {"best": best(lines), "runs": lines}
+        replace_json(path, {"kind": choices.kind, "family": family, **total.details})
     return replace(total, outputs=[*total.outputs, str(path)])
 
 

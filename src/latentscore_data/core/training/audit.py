@@ -1,4 +1,4 @@
-"""What the rows are, before anything is trained: how many are usable, how long they are, how long training takes."""
+"""The audit of a run's rows before training: how many are usable, their lengths in tokens, the number of steps."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from latentscore.config import parse_payload
 from latentscore.errors import InvalidConfigError
-from latentscore.forms import JSON, AnswerForm, Message, completion_messages, prompt_messages
+from latentscore.forms import AnswerForm, Message, completion_messages, prompt_messages
 from latentscore.prompt import template_options
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.rows import ScoredRow
@@ -21,33 +23,36 @@ from latentscore_data.core.models.spec import TrainSpec
 from latentscore_data.core.training.preference import pair_of
 
 LENGTH_STEP = 64
+"""A limit that is not set is rounded up to a multiple of so many tokens."""
+
 COMPLETION_ROOM = 1.25
+"""The token limit of a generated answer, as a multiple of the longest usual answer."""
 
 
 @dataclass
 class Audit:
-    """Rows and tokens of one run. Percentiles are of tokens, as ``{"p50": ..., "p95": ..., "p99": ..., "max": ...}``."""
+    """Rows and tokens of one run. Percentiles are in tokens: ``{"p50": ..., "p95": ..., "p99": ..., "max": ...}``."""
 
     rows: dict[str, int] = field(default_factory=dict)
     """Usable rows by role."""
     dropped: dict[str, int] = field(default_factory=dict)
-    """Rows left out, by reason."""
+    """Number of rows left out, by reason."""
     prompt_tokens: dict[str, int] = field(default_factory=dict)
     answer_tokens: dict[str, int] = field(default_factory=dict)
     row_tokens: dict[str, int] = field(default_factory=dict)
     max_tokens: int = 0
-    """The longest row that is kept (SFT and DPO) or the longest prompt (GRPO)."""
+    """The token limit of a row (SFT and DPO) or of a prompt (GRPO)."""
     max_completion_tokens: int = 0
     steps: int = 0
     trainable_parameters: int = 0
     all_parameters: int = 0
     checkpoint_bytes: int = 0
-    """Weights and AdamW's two moments of what is trained."""
+    """Size of the trained weights and AdamW's two moments, in float32."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A row with the tokens of its prompt and of its answer, of a pair's answers the longer one."""
+    """A row with the tokens of its prompt and of its answer (the longer answer of a preference pair)."""
 
     row: ScoredRow
     prompt_tokens: int
@@ -59,7 +64,7 @@ class Measured:
 
 
 def usable(rows: Sequence[ScoredRow], dropped: Counter[str]) -> list[ScoredRow]:
-    """The rows that hold a valid payload, with titles of the length that is asked for; the others are counted by reason."""
+    """Return the rows with a valid payload, titles cut to the allowed length; count the others in ``dropped``."""
     kept: list[ScoredRow] = []
     for row in rows:
         if row.config_payload is None:
@@ -74,18 +79,16 @@ def usable(rows: Sequence[ScoredRow], dropped: Counter[str]) -> list[ScoredRow]:
     return kept
 
 
-def measure(
-    rows: Sequence[ScoredRow], tokenizer: Any, system: str | None = None, form: AnswerForm = JSON
-) -> list[Measured]:
-    """Token lengths under the model's own chat template."""
+def measure(rows: Sequence[ScoredRow], tokenizer: Any, system: str | None, form: AnswerForm) -> list[Measured]:
+    """Count tokens with the tokenizer's own chat template."""
     options = template_options(tokenizer.chat_template)
     measured: list[Measured] = []
     for row in rows:
         prompt = prompt_messages(row.vibe_for_training, system, form)
         answers = pair_of(row) or (row.config_payload or {},)
-        asked = _tokens(tokenizer, prompt, add_generation_prompt=True, **options)
-        whole = max(_tokens(tokenizer, prompt + completion_messages(answer, form), **options) for answer in answers)
-        measured.append(Measured(row, asked, max(whole - asked, 0)))
+        prompt_tokens = _tokens(tokenizer, prompt, add_generation_prompt=True, **options)
+        total = max(_tokens(tokenizer, prompt + completion_messages(answer, form), **options) for answer in answers)
+        measured.append(Measured(row, prompt_tokens, max(total - prompt_tokens, 0)))
     return measured
 
 
@@ -96,9 +99,9 @@ def _tokens(tokenizer: Any, messages: list[Message], **options: Any) -> int:
 def audit(
     spec: TrainSpec, rows: dict[str, list[ScoredRow]], tokenizer: Any
 ) -> tuple[Audit, dict[str, list[ScoredRow]]]:
-    """Measure the rows of a run and keep those that fit. ``rows`` is by role: ``train`` and ``val``.
+    """Measure the rows of a run and keep those within the token limit. ``rows`` is by role: ``train`` and ``val``.
 
-    Raises :class:`InputError` when too little is left to learn from.
+    Raises :class:`InputError` if no training row is left, or fewer than one GRPO step needs.
     """
     report = Audit()
     dropped: Counter[str] = Counter()
@@ -110,28 +113,27 @@ def audit(
     report.prompt_tokens = percentiles([m.prompt_tokens for m in train])
     report.answer_tokens = percentiles([m.answer_tokens for m in train])
     report.row_tokens = percentiles([m.tokens for m in train])
-    if spec.kind != "grpo":
-        report.max_tokens = spec.max_tokens or round_up(report.row_tokens["p99"], LENGTH_STEP)
-        fits = {role: [m for m in some if m.tokens <= report.max_tokens] for role, some in measured.items()}
-    else:
-        report.max_tokens = spec.max_tokens or round_up(report.prompt_tokens["max"], LENGTH_STEP)
-        fits = {role: [m for m in some if m.prompt_tokens <= report.max_tokens] for role, some in measured.items()}
-        report.max_completion_tokens = spec.rollout.max_completion_tokens or math.ceil(
-            COMPLETION_ROOM * report.answer_tokens["p99"]
-        )
-    too_long = sum(len(measured[role]) - len(fits[role]) for role in measured)
-    if too_long:
+    is_grpo = spec.kind == "grpo"
+    limited = report.prompt_tokens if is_grpo else report.row_tokens
+    report.max_tokens = spec.max_tokens or _round_up(limited["max" if is_grpo else "p99"])
+    fits = {
+        role: [m for m in some if (m.prompt_tokens if is_grpo else m.tokens) <= report.max_tokens]
+        for role, some in measured.items()
+    }
+    if is_grpo:
+        room = math.ceil(COMPLETION_ROOM * report.answer_tokens["p99"])
+        report.max_completion_tokens = spec.rollout.max_completion_tokens or room
+    if too_long := sum(len(measured[role]) - len(fits[role]) for role in measured):
         dropped[f"longer than {report.max_tokens} tokens"] = too_long
     if not fits["train"]:
-        longest = report.prompt_tokens if spec.kind == "grpo" else report.row_tokens
         raise InputError(
-            f"all {len(train)} rows are longer than max_tokens {report.max_tokens} (median {longest['p50']})",
-            f"use --set max_tokens={round_up(longest['p99'], LENGTH_STEP)}",
+            f"all {len(train)} rows are longer than max_tokens {report.max_tokens} (median {limited['p50']})",
+            f"use --set max_tokens={_round_up(limited['p99'])}",
         )
     report.rows = {role: len(some) for role, some in fits.items()}
     report.dropped = dict(dropped)
-    if spec.kind == "grpo" and report.rows["train"] < spec.prompts_per_step:
-        # The trainer leaves the last, smaller step of an epoch out, which here is every step.
+    if is_grpo and report.rows["train"] < spec.prompts_per_step:
+        # The trainer drops the last, incomplete step of an epoch. Here that is the only step.
         size = report.rows["train"] * spec.rollout.generations
         smaller = math.gcd(size, spec.per_device)
         raise InputError(
@@ -140,14 +142,14 @@ def audit(
             + (f" --set batch.per_device={smaller}" if smaller != spec.per_device else "")
             + ", or make more rows",
         )
-    # What an epoch is made of: rows, or sequences that rows are packed into.
+    # An epoch consists of rows, or of sequences that rows are packed into.
     tokens = [m.tokens for m in fits["train"]]
     report.steps = spec.steps(packed(tokens, spec.per_device * report.max_tokens) if spec.packs else len(tokens))
     return report, {role: [m.row for m in some] for role, some in fits.items()}
 
 
 def packed(lengths: Sequence[int], room: int) -> int:
-    """How many sequences of ``room`` tokens the rows fill, packed best-fit decreasing as the trainer packs them."""
+    """Return how many sequences of ``room`` tokens the rows fill, packed best-fit decreasing like TRL's trainer."""
     free: list[int] = []
     for length in sorted(lengths, reverse=True):
         at = bisect.bisect_left(free, length)
@@ -157,7 +159,7 @@ def packed(lengths: Sequence[int], room: int) -> int:
 
 
 def count_parameters(report: Audit, spec: TrainSpec, runs: Path | None = None) -> None:
-    """Fill in the parameters and the checkpoint's size from the architecture alone; no weights are loaded."""
+    """Set the numbers of parameters and the checkpoint size of ``report``, from the architecture; loads no weights."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -177,16 +179,10 @@ def count_parameters(report: Audit, spec: TrainSpec, runs: Path | None = None) -
 
 
 def percentiles(values: Sequence[int]) -> dict[str, int]:
-    """Whole-token percentiles, each a length that occurs (the smallest that covers the share)."""
-    ordered = sorted(values)
-    at = {f"p{p}": ordered[max(0, math.ceil(len(ordered) * p / 100) - 1)] for p in (50, 95, 99)}
-    return {**at, "max": ordered[-1]}
+    """Return the percentiles, each a value that occurs in ``values``."""
+    points = np.percentile(values, (50, 95, 99, 100), method="inverted_cdf")
+    return dict(zip(("p50", "p95", "p99", "max"), map(int, points), strict=True))
 
 
-def round_up(value: int, step: int) -> int:
-    return -(-value // step) * step
-
-
-def reference_answers(rows: Sequence[ScoredRow], form: AnswerForm = JSON) -> list[str]:
-    """The rows' answers as a model is to write them."""
-    return [form.write(row.config_payload) for row in rows if row.config_payload is not None]
+def _round_up(tokens: int) -> int:
+    return math.ceil(tokens / LENGTH_STEP) * LENGTH_STEP

@@ -1,4 +1,4 @@
-"""What a training recipe gets, and how libraries and full disks are handled while it runs."""
+"""The context of a training recipe: model, rows and progress; handling of the libraries' errors and output."""
 
 from __future__ import annotations
 
@@ -19,24 +19,23 @@ from latentscore_data.core.models.spec import TrainSpec
 from latentscore_data.core.training.audit import Audit
 from latentscore_data.core.training.prepare import check_adapter
 
-OnCheckpoint = Callable[[Path], None]
-
-
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Watching:
-    """The receivers of a run's progress, and when it must end (Unix time)."""
+    """The receivers of a run's progress, and its deadline."""
 
     say: Say
-    on_checkpoint: OnCheckpoint | None = None
+    on_checkpoint: Callable[[Path], None] | None = None
+    """Called with the folder of each complete checkpoint."""
     deadline: float | None = None
+    """Unix time in seconds after which the run stops."""
 
 
 @dataclass(frozen=True)
 class TrainContext:
-    """One run, ready for its trainer: the model, and the rows that fit, by role."""
+    """One run, ready for its trainer: the model, and the rows within the token limit, by role."""
 
     spec: TrainSpec
     folder: RunFolder
@@ -49,7 +48,7 @@ class TrainContext:
 
 @contextlib.contextmanager
 def disk_full(path: Path) -> Iterator[None]:
-    """Turn a full disk, and a full GPU, into one clear error; safetensors and torch report them as errors of their own."""
+    """Convert errors of a full disk to :class:`OutputError`, and of a full GPU to :class:`InputError`."""
     try:
         with writing(path):
             yield
@@ -72,7 +71,7 @@ def disk_full(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """No progress bars and chatter on stdout and stderr: the run has its own lines."""
+    """Turn off the progress bars, log lines and FutureWarnings of the libraries; the run reports its own progress."""
     import datasets
     import transformers
 
@@ -96,21 +95,18 @@ def quiet_libraries() -> Iterator[None]:
 
 
 def load_policy(spec: TrainSpec, folder: RunFolder, device: str) -> Loaded:
-    """Where GRPO and DPO start: the adapter or model that the spec names, or its base model.
+    """Load the model that GRPO and DPO start from: the adapter or model that the spec names, or its base model.
 
-    Raises :class:`InputError` for an adapter of another base or for one that is to be trained in full.
+    Raises :class:`InputError` for an adapter of another base, or for an adapter if the spec trains all weights.
     """
     start = policy_folder(spec, folder)
     if start is not None and (base := adapter_base(start)) is not None:
         check_adapter(spec, base)
         return load_trained(start, runs=folder.path.parent, device=device, trainable=True, quantize=spec.quantize)
-    loaded = (
-        load_trained(start, device=device, quantize=spec.quantize)
-        if start is not None
-        else load_base(spec.base_model, runs=folder.path.parent, device=device, quantize=spec.quantize)
-    )
+    name = spec.base_model if start is None else str(start)
+    loaded = load_base(name, runs=folder.path.parent, device=device, quantize=spec.quantize)
     if spec.method == "full" and not Path(loaded.model.config._name_or_path or "-").is_dir():
-        # The trainer loads the frozen reference by the model's path, which a random or a GGUF model does not have.
+        # The trainer loads the frozen reference model from the model's path. A random or a GGUF model has none.
         copy = folder.path / "reference"
         with first_alone() as first:
             if first:
@@ -122,7 +118,10 @@ def load_policy(spec: TrainSpec, folder: RunFolder, device: str) -> Loaded:
 
 
 def policy_folder(spec: TrainSpec, folder: RunFolder) -> Path | None:
-    """The folder of the adapter or model that the run goes on from, or None for the base model."""
+    """Return the folder of the adapter or model that the run continues, or None for the base model.
+
+    Raises :class:`InputError` if it is missing.
+    """
     if spec.adapter is None:
         return None
     for path in (folder.start, folder.path.parent / spec.adapter / "final", Path(spec.adapter)):

@@ -1,10 +1,11 @@
-"""DPO: the better of two answers to a vibe against the worse one, through TRL's ``DPOTrainer``."""
+"""DPO on pairs of a better and a worse answer to a vibe, with TRL's ``DPOTrainer``."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from datasets import Dataset
+from transformers import TrainerCallback
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
@@ -12,54 +13,45 @@ from latentscore.forms import completion_messages, prompt_messages
 from latentscore.prompt import template_options
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.models.spec import TrainSpec
-from latentscore_data.core.training.choice import score_callbacks
 from latentscore_data.core.training.context import TrainContext
-from latentscore_data.core.training.loop import (
-    MetricsCallback,
-    common_arguments,
-    early_stopping,
-    run_trainer,
-    validation_arguments,
-)
+from latentscore_data.core.training.loop import MetricsCallback, common_arguments, run_trainer, validation_arguments
 from latentscore_data.core.training.preference import pair_of
 from latentscore_data.core.training.sft import lora_config
 
 
-def train_dpo(context: TrainContext, reward: object = None) -> tuple[Any, MetricsCallback]:
-    """Train on the pairs of ``train`` (Rafailov et al. 2023, arXiv 2305.18290). Returns the trainer and what was watched.
+def train_dpo(context: TrainContext) -> tuple[Any, MetricsCallback]:
+    """Train on the pairs of ``train`` (DPO, arXiv 2305.18290). Return the trainer and the run's metrics.
 
-    The frozen reference is where the run starts: a copy of the adapter that it goes on from, the base model below a new
-    adapter, or a second copy of a model whose weights are all trained.
+    The frozen reference is the model at the start of the run: a copy of the adapter that it continues, the base model
+    under a new adapter, or a second copy of a model whose weights are all trained.
     """
     spec, loaded, tokenizer = context.spec, context.loaded, context.loaded.tokenizer
-    validating = pairs(context.rows.get("val", []), tokenizer, spec)
+    validation = pairs(context.rows.get("val", []), tokenizer, spec)
     arguments = DPOConfig(
         **common_arguments(context),
-        **validation_arguments(context, bool(validating)),
+        **validation_arguments(context, bool(validation)),
         max_length=context.audit.max_tokens,
         beta=spec.preference.beta,
         loss_type=["sigmoid", "sft"] if spec.preference.sft_weight else ["sigmoid"],
         loss_weights=[1.0, spec.preference.sft_weight] if spec.preference.sft_weight else None,
     )
 
-    with score_callbacks(context, bool(validating)) as scoring:
+    def make(callbacks: list[TrainerCallback]) -> DPOTrainer:
+        return DPOTrainer(
+            model=loaded.model,
+            args=arguments,
+            train_dataset=pairs(context.rows["train"], tokenizer, spec),
+            eval_dataset=validation or None,
+            processing_class=tokenizer,
+            peft_config=lora_config(spec, loaded.model),
+            callbacks=callbacks,
+        )
 
-        def make(watch: MetricsCallback) -> DPOTrainer:
-            return DPOTrainer(
-                model=loaded.model,
-                args=arguments,
-                train_dataset=pairs(context.rows["train"], tokenizer, spec),
-                eval_dataset=validating or None,
-                processing_class=tokenizer,
-                peft_config=lora_config(spec, loaded.model),
-                callbacks=[watch, *scoring(watch), *early_stopping(spec, bool(validating))],
-            )
-
-        return run_trainer(make, context)
+    return run_trainer(make, context, bool(validation))
 
 
 def pairs(rows: list[ScoredRow], tokenizer: Any, spec: TrainSpec) -> Dataset:
-    """Prompt, better and worse answer of each row that holds a pair, as messages."""
+    """Return the prompt, the better and the worse answer of each row that holds a pair, as messages."""
     options = template_options(tokenizer.chat_template)
     return Dataset.from_list(
         [

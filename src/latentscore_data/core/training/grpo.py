@@ -1,19 +1,17 @@
-"""GRPO: several answers to each vibe, rewarded and compared within their group, through TRL's ``GRPOTrainer``."""
+"""GRPO: several answers to each vibe, rewarded and compared within their group, with TRL's ``GRPOTrainer``."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
 import importlib.util
-import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import LogitsProcessorList
+from transformers import LogitsProcessorList, TrainerCallback
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
@@ -34,33 +32,30 @@ from latentscore_data.core.scoring.rewards import (
     finite_rewards,
     part_weights,
 )
-from latentscore_data.core.training.audit import reference_answers
-from latentscore_data.core.training.choice import open_scorer, score_callbacks
+from latentscore_data.core.training.choice import open_scorer
 from latentscore_data.core.training.context import Say, TrainContext
 from latentscore_data.core.training.loop import MetricsCallback, common_arguments, run_trainer, validation_arguments
 from latentscore_data.core.training.sft import lora_config
 from latentscore_data.core.vibes.dedupe import choose_embedder, load_embedder
 
 Reward = Callable[[Sequence[str], Sequence[str]], Sequence[Any]]
-"""One's own reward: (vibes, answers) -> a number for each."""
+"""A user's reward: (vibes, answers) -> a number for each answer."""
 
 TrainerReward = Callable[..., list[float | None]]
-"""A reward as the trainer calls it. Ours never return None: the trainer would leave such an answer out instead of punishing it."""
+"""A reward as the trainer calls it. It never returns None, because the trainer ignores such an answer."""
 
 FEWEST_SCORES = 20
-"""With fewer known scores than this, the percentiles of the audio part are measured anew, on the reference answers."""
+"""If the rows hold fewer scores, the percentiles of the audio part are measured on the reference answers."""
 
 MOST_REFERENCES = 64
+"""The largest number of reference answers that are scored for this."""
 
 
-def train_grpo(context: TrainContext, reward: Reward | None = None) -> tuple[Any, MetricsCallback]:
-    """Train on the vibes of ``train``. ``reward`` replaces the spec's. Returns the trainer and what was watched."""
+def train_grpo(context: TrainContext) -> tuple[Any, MetricsCallback]:
+    """Train on the vibes of ``train``. Return the trainer and the run's metrics."""
     spec, rollout, loaded, rows = context.spec, context.spec.rollout, context.loaded, context.rows["train"]
     validating = spec.choose_by == "score" and bool(context.rows.get("val"))
-    with (
-        score_callbacks(context, validating) as scoring,
-        reward_functions(spec, rows, reward, context.folder, context.watching.say) as (functions, weights),
-    ):
+    with reward_functions(spec, rows, context.folder, context.watching.say) as (functions, weights):
         arguments = GRPOConfig(
             **common_arguments(context),
             **validation_arguments(context, validating),
@@ -80,9 +75,9 @@ def train_grpo(context: TrainContext, reward: Reward | None = None) -> tuple[Any
         )
 
         if rollout.constrained and not rollout.vllm:
-            hold_to_schema(context)
+            constrain_generation(context)
 
-        def make(watch: MetricsCallback) -> GRPOTrainer:
+        def make(callbacks: list[TrainerCallback]) -> GRPOTrainer:
             return ScoredTrainer(
                 model=loaded.model,
                 reward_funcs=[*functions],
@@ -91,32 +86,31 @@ def train_grpo(context: TrainContext, reward: Reward | None = None) -> tuple[Any
                 eval_dataset=prompts(context.rows["val"], spec) if validating else None,
                 processing_class=loaded.tokenizer,
                 peft_config=lora_config(spec, loaded.model),
-                callbacks=[watch, *scoring(watch)],
+                callbacks=callbacks,
             )
 
-        return run_trainer(make, context)
+        return run_trainer(make, context, validating)
 
 
 class ScoredTrainer(GRPOTrainer):
-    """GRPO whose validation is that of its callbacks. Its own would sample and reward groups of answers once more."""
+    """GRPO that validates only with its callbacks. TRL's validation generates and rewards groups of answers."""
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """What the callbacks measured."""
+        """Return the metrics of the callbacks."""
         metrics: dict[str, float] = {}
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
 
 def vllm_arguments(spec: TrainSpec) -> dict[str, Any]:
-    """The trainer's arguments for sampling with vLLM; none where transformers samples.
+    """Return the trainer's arguments for sampling with vLLM; empty if transformers samples.
 
-    TRL takes a regular expression by a name of its own and other grammars by vLLM's. Raises :class:`MissingError` without vLLM or
-    a GPU.
+    Raises :class:`MissingError` without vLLM or a GPU.
     """
     rollout = spec.rollout
     if not rollout.vllm:
         return {}
-    if find_spec("vllm") is None or not torch.cuda.is_available():
+    if importlib.util.find_spec("vllm") is None or not torch.cuda.is_available():
         raise MissingError(
             "grpo.vllm samples with vLLM, but vLLM or an NVIDIA GPU is missing",
             f"{install('vllm')} beside a GPU, or --set grpo.vllm=false",
@@ -130,7 +124,10 @@ def vllm_arguments(spec: TrainSpec) -> dict[str, Any]:
 
 
 def vllm_grammar(spec: TrainSpec) -> dict[str, Any]:
-    """What holds vLLM's completions to the grammar of the answers, where the spec asks for it."""
+    """Return the arguments that constrain vLLM's completions to the answers' grammar; empty if the spec does not.
+
+    TRL has its own argument for a regular expression. A JSON schema is passed through to vLLM.
+    """
     if not spec.rollout.constrained:
         return {}
     grammar = spec.form.grammar()
@@ -139,30 +136,30 @@ def vllm_grammar(spec: TrainSpec) -> dict[str, Any]:
     return {"generation_kwargs": {"structured_outputs": {"json": grammar, "disable_any_whitespace": True}}}
 
 
-def hold_to_schema(context: TrainContext) -> None:
-    """Let the model in training generate under the grammar of its answers, with the mask that bench and configs decode with.
+def constrain_generation(context: TrainContext) -> None:
+    """Constrain transformers' generation to the answers' grammar, with the mask that bench and configs use.
 
-    Completions are then drawn from q = p * mask / Z, with p the model's distribution and Z the share of p that the grammar
-    allows. The trainer's log-probabilities, its ratios and the KL penalty remain those of p: the gradient is that of
-    log p = log q + log Z - log mask, so a well rewarded answer also raises Z, the probability of the form, and a badly rewarded
-    one lowers it. After SFT Z is near 1 at almost every token and the two agree. The exact gradient, of log q, would need
-    the mask of every token inside the trainer's fused head; TRL 1.16 has no place for it. From a model that does not know
-    the form, train SFT first. This holds transformers' generation; :func:`vllm_grammar` holds vLLM's.
+    Completions are then drawn from q = p * mask / Z, where p is the model's distribution and Z the share of p that the
+    grammar allows. The trainer's log-probabilities, ratios and KL penalty remain those of p: the gradient is that of
+    log p = log q + log Z - log mask, so an answer with a high reward also raises Z, and one with a low reward lowers
+    it. After SFT, Z is near 1 at almost every token and the two gradients agree. The exact gradient, of log q, needs
+    the mask of every token inside the trainer's fused head, which TRL 1.16 does not support. Train a model that does
+    not know the form with SFT first. For vLLM see :func:`vllm_grammar`.
     """
     loaded = context.loaded
     decoder = SchemaDecoder(loaded.model, loaded.tokenizer, context.spec.base_model)
     model = loaded.model.get_base_model() if hasattr(loaded.model, "peft_config") else loaded.model
     generate = model.generate
 
-    def held(*inputs: Any, **options: Any) -> torch.Tensor:
+    def constrained(*inputs: Any, **options: Any) -> torch.Tensor:
         processors = [*(options.pop("logits_processor", None) or ()), decoder.mask(context.spec.form.grammar())]
         return generate(*inputs, **options, logits_processor=LogitsProcessorList(processors))
 
-    model.generate = held
+    model.generate = constrained
 
 
 def prompts(rows: Sequence[ScoredRow], spec: TrainSpec) -> Dataset:
-    """The noisy wording as the prompt, the original one for the reward."""
+    """Return the training vibe of each row as the prompt, and its original vibe for the reward."""
     return Dataset.from_list(
         [
             {
@@ -177,13 +174,11 @@ def prompts(rows: Sequence[ScoredRow], spec: TrainSpec) -> Dataset:
 
 @contextlib.contextmanager
 def reward_functions(
-    spec: TrainSpec, rows: Sequence[ScoredRow], reward: Reward | None, folder: RunFolder, say: Say
+    spec: TrainSpec, rows: Sequence[ScoredRow], folder: RunFolder, say: Say
 ) -> Iterator[tuple[list[TrainerReward], list[float]]]:
-    """The functions that the trainer calls, and their weights: one's own, or the parts of the standard reward."""
-    own = reward or own_reward(spec.rollout.reward)
-    if own is not None:
-        name = spec.rollout.reward if reward is None else getattr(reward, "__name__", repr(reward))
-        yield [_named("own", _checked(own, name))], [1.0]
+    """The trainer's reward functions and their weights: the user's function, or the standard reward's parts."""
+    if (own := own_reward(spec.rollout.reward)) is not None:
+        yield [_named("own", _checked(own, spec.rollout.reward))], [1.0]
         return
     weights = {name: weight for name, weight in part_weights(spec.rollout, spec.form).items() if weight}
     with make_book(spec, rows, say) as book:
@@ -192,7 +187,7 @@ def reward_functions(
 
 
 def _checked(own: Reward, name: str) -> Callable[[Sequence[str], Sequence[str]], list[float]]:
-    """One's own reward, which raises :class:`InputError` under its name when it fails or does not reward each answer."""
+    """Return the user's reward; it raises :class:`InputError` if it fails or does not give each answer a number."""
     remedy = "correct the function: it takes (vibes, answers) and returns a number for each answer"
 
     def score(vibes: Sequence[str], answers: Sequence[str]) -> list[float]:
@@ -210,7 +205,7 @@ def _checked(own: Reward, name: str) -> Callable[[Sequence[str], Sequence[str]],
 
 
 def _named(name: str, score: Callable[[Sequence[str], Sequence[str]], list[float]]) -> TrainerReward:
-    """A reward as the trainer calls it; it is logged under its name."""
+    """Return a reward as the trainer calls it, which logs it as ``name``."""
 
     def function(completions: Sequence[Any], vibe: Sequence[str], **_: Any) -> list[float | None]:
         answers = [
@@ -223,9 +218,9 @@ def _named(name: str, score: Callable[[Sequence[str], Sequence[str]], list[float
 
 
 def own_reward(name: str) -> Reward | None:
-    """The user's function for ``path/to/file.py:fn`` or ``module:fn``; None for the standard reward.
+    """Return the user's function for ``path/to/file.py:fn`` or ``module:fn``; None for the standard reward.
 
-    Raises :class:`InputError` when there is none.
+    Raises :class:`InputError` for any other name, and for a function that cannot be loaded.
     """
     if name == "standard":
         return None
@@ -251,32 +246,35 @@ def own_reward(name: str) -> Reward | None:
 
 @contextlib.contextmanager
 def make_book(spec: TrainSpec, rows: Sequence[ScoredRow], say: Say) -> Iterator[RewardBook]:
-    """The standard reward, with its scorer's scale measured on the rows."""
-    answers = reference_answers(rows, spec.form)
+    """The standard reward, calibrated on the rows' scores; its scorer's rendering workers run inside the block."""
     if spec.rollout.audio_weight == 0:
-        yield RewardBook(calibrate("none", [], answers), title_similarity(say), form=spec.form)
+        yield RewardBook(
+            calibrate("none", [], _reference_answers(rows, spec.form)), title_similarity(say), form=spec.form
+        )
         return
     with open_scorer(spec.scoring, spec.rollout.scorer, spec.rollout.seconds) as (name, why, score_pairs):
         say(f"audio reward: {name}{f' ({why})' if why else ''}")
-        yield RewardBook(
-            measure_scale(name, rows, score_pairs, spec.form), title_similarity(say), score_pairs, spec.form
-        )
+        scale = measure_scale(name, rows, score_pairs, spec.form)
+        yield RewardBook(scale, title_similarity(say), score_pairs, spec.form)
+
+
+def _reference_answers(rows: Sequence[ScoredRow], form: AnswerForm) -> list[str]:
+    return [form.write(row.config_payload) for row in rows if row.config_payload is not None]
 
 
 def measure_scale(
     scorer: str, rows: Sequence[ScoredRow], score_pairs: ScorePairs, form: AnswerForm = JSON
 ) -> Calibration:
-    """Where the scorer's values lie: from the scores the rows hold, or else by scoring their answers."""
+    """Return the range of the scorer's values, from the rows' scores or, if too few, from scoring answers."""
     known = [value for row in rows for value in row.candidate_scores.get(scorer, []) if value is not None]
     if len(known) < FEWEST_SCORES:
-        some = [row for row in rows if row.config_payload is not None][:MOST_REFERENCES]
-        measured = score_pairs([(row.vibe_original, (row.config_payload or {})["config"]) for row in some])
-        known = [value for value in measured if value is not None and math.isfinite(value)]
-    return calibrate(scorer, known, reference_answers(rows, form))
+        references = [(row.vibe_original, row.config_payload["config"]) for row in rows if row.config_payload]
+        known = [value for value in score_pairs(references[:MOST_REFERENCES]) if value is not None]
+    return calibrate(scorer, known, _reference_answers(rows, form))
 
 
 def title_similarity(say: Say) -> Similarity:
-    """Cosine of the two texts' embeddings: MiniLM where it is here, the package's word vectors elsewhere."""
+    """Return the cosine of a title and a vibe as a function: MiniLM if installed, else word vectors."""
     choice = choose_embedder(DedupeSettings(model="auto"))
     embedder = load_embedder(choice)
     say(f"title reward: {choice.name} ({choice.why})")

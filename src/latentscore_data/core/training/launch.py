@@ -1,7 +1,7 @@
-"""One run on several GPUs of a machine: ``accelerate launch`` starts a process for each, the first of them reports here.
+"""One run on several GPUs: ``accelerate launch`` starts a process for each; the first reports progress.
 
-The first process prints one JSON object a line: ``{"say": TEXT}``, ``{"checkpoint": FOLDER}`` or
-``{"failed": [KIND, MESSAGE, REMEDY]}``.
+It prints one JSON object per line: ``{"say": TEXT}``, ``{"checkpoint": FOLDER}`` or ``{"failed": [KIND, MESSAGE,
+REMEDY]}``.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ from latentscore_data.core.training.run import run_training
 
 log = logging.getLogger(__name__)
 
-MODULE = __name__
 LAST_LINES = 5
+"""Lines of output that are shown if the processes fail."""
+
 STOP_SECONDS = 30.0
+"""Time-out for stopping the processes."""
 
 
 def check_processes(spec: TrainSpec, processes: int) -> None:
-    """Raise :class:`InputError` unless the batch can be shared out evenly among the processes."""
+    """Raise :class:`InputError` unless the batch can be divided evenly among the processes."""
     if spec.accumulation % processes:
         size = spec.per_device * processes
         raise InputError(
@@ -48,52 +50,51 @@ def train_together(
     say: Callable[[str], None] = log.info,
     deadline: float | None = None,
 ) -> dict[str, Any]:
-    """:func:`run_training` in so many processes; one needs none of its own. Returns what ``run.json`` holds.
+    """Run :func:`run_training` in so many processes (1: in this one). Return the content of ``run.json``.
 
-    Raises what the first process raised, and :class:`OutputError` where it ended without a word.
+    Raises :class:`InputError` if the batch cannot be divided or the machine has fewer GPUs, the error of the first
+    process, and :class:`OutputError` if the processes end without one.
     """
     if processes == 1 or folder.done:
         return run_training(spec, folder.path, on_checkpoint, say=say, deadline=deadline)
     check_processes(spec, processes)
-    on_cpu = pick_device(spec.device) == "cpu"
-    if not on_cpu and (gpus := _gpus()) < processes:
+    import torch
+
+    on_cpu, gpus = pick_device(spec.device) == "cpu", torch.cuda.device_count()
+    if not on_cpu and gpus < processes:
         raise InputError(
-            f"train.processes is {processes}, but there are {gpus} GPUs here", f"use --set processes={gpus}"
+            f"train.processes is {processes}, but this machine has {gpus} GPUs", f"use --set processes={gpus}"
         )
     command = [
         *(sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1", "--num_processes", str(processes)),
         *("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"),
         *(["--cpu", "--num_cpu_threads_per_process", "1"] if on_cpu else ["--multi_gpu"]),
-        *("--module", MODULE, str(folder.path), json.dumps(deadline)),
+        *("--module", __name__, str(folder.path), json.dumps(deadline)),
     ]
-    said: list[str] = []
+    other_lines: list[str] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as launched:
         try:
             assert launched.stdout is not None
             for line in launched.stdout:
-                _hear(line, said, say, on_checkpoint)
+                _handle(line, other_lines, say, on_checkpoint)
         except BaseException:
             launched.terminate()
             launched.wait(STOP_SECONDS)
             raise
     if launched.returncode or not folder.done:
-        why = " | ".join(said[-LAST_LINES:])[-500:] or "it printed nothing"
+        why = " | ".join(other_lines[-LAST_LINES:])[-500:] or "they printed nothing"
         raise OutputError(
-            f"the processes of run {folder.run_id} ended with {launched.returncode} ({why})", "run it again"
+            f"the processes of run {folder.run_id} ended with exit code {launched.returncode} ({why})", "run it again"
         )
     if on_checkpoint is not None:
         on_checkpoint(folder.path)
     return folder.record()
 
 
-def _gpus() -> int:
-    import torch
-
-    return torch.cuda.device_count()
-
-
-def _hear(line: str, said: list[str], say: Callable[[str], None], on_checkpoint: Callable[[Path], None] | None) -> None:
-    """One line of the processes: a report of the first one, or what a library printed."""
+def _handle(
+    line: str, other_lines: list[str], say: Callable[[str], None], on_checkpoint: Callable[[Path], None] | None
+) -> None:
+    """Handle a line of output: a report of the first process; any other line is added to ``other_lines``."""
     try:
         report = json.loads(line)
     except ValueError:
@@ -107,7 +108,7 @@ def _hear(line: str, said: list[str], say: Callable[[str], None], on_checkpoint:
         case {"failed": [str(kind), str(message), str(remedy)]}:
             raise getattr(errors, kind, InputError)(message, remedy)
         case _:
-            said.append(line.strip())
+            other_lines.append(line.strip())
             log.debug("%s", line.rstrip())
 
 
@@ -117,10 +118,12 @@ def _report(**facts: Any) -> None:
 
 
 def main() -> None:
-    """One of the processes."""
+    """Run one of the processes."""
+    import torch.distributed
+
     folder, deadline = RunFolder(Path(sys.argv[1])), json.loads(sys.argv[2])
     spec = folder.spec()
-    assert spec is not None, "the command that launched this has written it"
+    assert spec is not None, "train_together has written it"
     try:
         run_training(
             spec,
@@ -133,14 +136,8 @@ def main() -> None:
         _report(failed=[type(error).__name__, error.message, error.remedy])
         raise SystemExit(1) from None
     finally:
-        _leave()
-
-
-def _leave() -> None:
-    import torch.distributed
-
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the recipes share: the trainer's common arguments, resuming, the metrics file, saving."""
+"""The parts that all recipes share: the trainer's common arguments, its callbacks, the metrics file, resuming."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from latentscore_data.core.models.checkpoints import mend_best, step_of
 from latentscore_data.core.models.ranks import first_alone, is_first, world_size
 from latentscore_data.core.models.runs import RunFolder
 from latentscore_data.core.models.spec import TrainSpec
+from latentscore_data.core.training.choice import score_callbacks
 from latentscore_data.core.training.context import TrainContext, Watching, disk_full, quiet_libraries
 from latentscore_data.core.training.run_health import Line, health
 
@@ -33,13 +34,16 @@ MOST_STEPS_BETWEEN_CHECKPOINTS = 100
 
 
 def steps_between_checkpoints(spec: TrainSpec, steps: int) -> int:
-    """Ten checkpoints in a run, 5 to 100 steps apart, so that a crash costs little and validating takes a small share."""
+    """Return the steps between checkpoints: those of the spec, or ten checkpoints per run, 5 to 100 steps apart.
+
+    So a crash loses few steps, and validation takes a small share of the time.
+    """
     wanted = max(steps // CHECKPOINTS_PER_RUN, LEAST_STEPS_BETWEEN_CHECKPOINTS)
     return spec.checkpoint.every_steps or min(wanted, MOST_STEPS_BETWEEN_CHECKPOINTS, max(steps, 1))
 
 
 def common_arguments(context: TrainContext) -> dict[str, Any]:
-    """The arguments that the configurations of all trainers have in common."""
+    """Return the arguments that the configurations of all trainers have in common."""
     import torch
 
     spec, steps, device = context.spec, context.audit.steps, context.device
@@ -55,7 +59,7 @@ def common_arguments(context: TrainContext) -> dict[str, Any]:
         "gradient_accumulation_steps": spec.accumulation // world_size(),
         "activation_checkpointing": False,
         "logging_steps": 1,
-        # By default a loss that is not a number is logged as 0, the best there is.
+        # By default a NaN loss is logged as 0, the best possible loss.
         "logging_nan_inf_filter": False,
         "save_strategy": "steps",
         "save_steps": steps_between_checkpoints(spec, steps),
@@ -73,7 +77,7 @@ def common_arguments(context: TrainContext) -> dict[str, Any]:
 
 
 def validation_arguments(context: TrainContext, validating: bool) -> dict[str, Any]:
-    """The arguments of a trainer that validates whenever it saves, and ends with the best checkpoint."""
+    """Return the arguments to validate at each checkpoint and end with the best one, if ``validating``."""
     if not validating:
         return {"eval_strategy": "no"}
     return {
@@ -86,14 +90,8 @@ def validation_arguments(context: TrainContext, validating: bool) -> dict[str, A
     }
 
 
-def early_stopping(spec: TrainSpec, validating: bool) -> list[TrainerCallback]:
-    """The callback that ends a run whose validations no longer improve, where the spec asks for one."""
-    patience = spec.checkpoint.early_stopping_patience
-    return [EarlyStoppingCallback(patience)] if validating and patience else []
-
-
 class MetricsCallback(TrainerCallback):
-    """Writes each logged step to ``metrics.jsonl``, reports progress, and reports complete checkpoints."""
+    """Writes ``metrics.jsonl``, reports progress and complete checkpoints, and stops at the deadline."""
 
     def __init__(self, folder: RunFolder, watching: Watching) -> None:
         self.folder = folder
@@ -131,7 +129,7 @@ class MetricsCallback(TrainerCallback):
             self._out.append(line)
 
     def _time_left(self, state: TrainerState) -> str:
-        """At the pace since this process took its first step; empty before a second one."""
+        """The remaining time, from the mean time per step in this process; empty before the second step."""
         now = time.monotonic()
         first, began = self._first = self._first or (state.global_step, now)
         if state.global_step == first:
@@ -154,12 +152,17 @@ class MetricsCallback(TrainerCallback):
         self._out.close()
 
 
-def run_trainer(make_trainer: Callable[[MetricsCallback], Any], context: TrainContext) -> tuple[Any, MetricsCallback]:
-    """Train from the newest complete checkpoint, or from the start. Returns the trainer and what was watched.
+def run_trainer(
+    make_trainer: Callable[[list[TrainerCallback]], Any], context: TrainContext, validating: bool
+) -> tuple[Any, MetricsCallback]:
+    """Train from the newest complete checkpoint, or from the start. Return the trainer and the run's metrics.
 
-    Raises :class:`OutputError` when the disk is full, and :class:`InputError` when the GPU is or nothing was trained.
+    ``make_trainer`` makes the trainer with the given callbacks. Only SFT and DPO stop early. Raises
+    :class:`OutputError` if the disk is full, and :class:`InputError` if the GPU is out of memory or not even one step
+    was trained.
     """
-    folder, watching = context.folder, context.watching
+    folder, watching, patience = context.folder, context.watching, context.spec.checkpoint.early_stopping_patience
+    stopping = [EarlyStoppingCallback(patience)] if validating and patience and context.spec.kind != "grpo" else []
     checkpoint = folder.newest_checkpoint(watching.say)
     folder.forget_after(step_of(checkpoint) if checkpoint else 0)
     if checkpoint:
@@ -169,8 +172,8 @@ def run_trainer(make_trainer: Callable[[MetricsCallback], Any], context: TrainCo
         watching.say(f"resuming from {checkpoint.name}")
     watch = MetricsCallback(folder, watching)
     try:
-        with disk_full(folder.path), quiet_libraries():
-            trainer = make_trainer(watch)
+        with score_callbacks(context, validating, watch.add) as scoring, disk_full(folder.path), quiet_libraries():
+            trainer = make_trainer([watch, *scoring, *stopping])
             trainer.remove_callback(PrinterCallback)
             if checkpoint and _had_ended(trainer, checkpoint, context):
                 watching.say(f"training had ended at {checkpoint.name}")
@@ -188,10 +191,10 @@ def run_trainer(make_trainer: Callable[[MetricsCallback], Any], context: TrainCo
 
 
 def _had_ended(trainer: Any, checkpoint: Path, context: TrainContext) -> bool:
-    """Whether training had come to its end at ``checkpoint``; if so, the trainer gets the model that it had then.
+    """Return True if training had ended at ``checkpoint``; the trainer then holds the model that it ended with.
 
-    The trainer itself would go on from there for a step or more: it forgets how long it has waited for progress, which is
-    given back to it here, unless ``--force`` has given it another spec since.
+    A resumed trainer does not restore the patience counter of early stopping, and would train for a step or more. The
+    counter is restored here, unless ``--force`` has changed the spec since.
     """
     state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
     ended = state.global_step >= context.audit.steps

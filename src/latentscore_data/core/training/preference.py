@@ -1,4 +1,4 @@
-"""Preference pairs: for one vibe a better and a worse answer, from scored candidates or from any other judgement."""
+"""Preference pairs: a better and a worse answer to one vibe, from scored candidates or from people's answers."""
 
 from __future__ import annotations
 
@@ -6,22 +6,20 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from latentscore.forms import JSON, AnswerForm
 from latentscore_data.core.base.marks import Preference
+from latentscore_data.core.base.payloads import Payload
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.settings import DpoSettings
 
-Payload = dict[str, Any]
-
 MARKS = "marks"
-"""The source of pairs that people answered."""
+"""The source of the pairs that people judged."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two answers to the vibe of ``row``; the scores are in the unit of ``source``, the scorer (or person) that judged."""
+    """Two answers to the vibe of ``row``. ``source`` is a scorer or :data:`MARKS`; scores are in its unit."""
 
     row: ScoredRow
     source: str
@@ -31,7 +29,7 @@ class Pair:
     rejected_score: float
 
     def as_row(self) -> ScoredRow:
-        """The row with these two answers as its only candidates, the better one as its winner."""
+        """Return the row with these two answers as its only candidates, the better one as its winner."""
         return self.row.model_copy(
             update={
                 "config_payload": self.chosen,
@@ -46,24 +44,24 @@ class Pair:
 
 @dataclass
 class PairSet:
-    """The pairs of some rows, and how many rows gave none, by reason."""
+    """Pairs, and the number of rows without a pair by reason."""
 
     pairs: list[Pair] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
 
-    def said(self) -> str:
-        """The reasons in one line; empty when every row gave a pair."""
+    def reasons(self) -> str:
+        """The numbers of rows without a pair, in one line; empty if every row gave a pair."""
         return ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
 
 
 def preference_pairs(
     rows: Sequence[ScoredRow], dpo: DpoSettings, more: Iterable[Pair] = (), form: AnswerForm = JSON
 ) -> PairSet:
-    """At most one pair for each row: its best candidate, and its worst one of about the same length in the answers' form.
+    """Return at most one pair for each row: its best candidate, and the worst one of similar length.
 
-    A pair's scores differ by at least ``dpo.margin`` times the standard deviation of the scores of one vibe's candidates,
-    pooled over the rows by scorer, so that ties and near-ties are left out whatever the scorer's unit. ``more`` are pairs
-    from other sources (marks, say): they are taken as they are, and a row that has one gets none from its scores.
+    A pair's scores differ by at least ``dpo.margin`` times the standard deviation of the scores of one vibe's
+    candidates, pooled over the rows by scorer. So near ties are left out, whatever the scorer's unit. ``more`` are
+    pairs from another source, such as marks: all are kept, and their rows give no pair by score.
     """
     found = PairSet([*more])
     judged = {pair.row.row_id for pair in found.pairs}
@@ -88,11 +86,10 @@ def preference_pairs(
 def row_pair(
     row: ScoredRow, margin: float = 0.0, length_ratio: float | None = None, form: AnswerForm = JSON
 ) -> Pair | None:
-    """The row's best candidate with its worst one, or ``None`` when no two candidates qualify.
+    """Return the row's best candidate with its worst one, or None if no two candidates qualify.
 
-    The scores, by the scorer that chose, differ by ``margin`` or more, and always by something: equal configs have equal
-    scores and teach nothing. Of the two answers' texts the longer one has at most ``length_ratio`` times the characters of
-    the shorter one.
+    The scores are those of the scorer that chose the winner. They differ by at least ``margin``, and are never equal.
+    The longer answer has at most ``length_ratio`` times the characters of the shorter one.
     """
     scorer, scores = next(iter(row.candidate_scores.items()), ("", []))
     known = [
@@ -104,7 +101,7 @@ def row_pair(
         return None
     best, best_score = max(known, key=lambda scored: scored[1])
     if row.search is not None and row.best_index is not None and (score := scores[row.best_index]) is not None:
-        # After a search the winner need not have the highest score: its prior and its judge had a say.
+        # After a search the winner may not have the highest score: the prior and the judge also count.
         best, best_score = row.config_candidates[row.best_index] or {}, score
     worse = [
         (candidate, score)
@@ -118,7 +115,7 @@ def row_pair(
 
 
 def _alike(one: Payload, other: Payload, ratio: float | None, form: AnswerForm) -> bool:
-    """Whether two answers are about equally long. DPO prefers longer answers when the better ones are longer."""
+    """Return True for a similar length. DPO learns to write longer answers if the better ones are longer."""
     if ratio is None:
         return True
     shorter, longer = sorted((len(form.write(one)), len(form.write(other))))
@@ -126,7 +123,7 @@ def _alike(one: Payload, other: Payload, ratio: float | None, form: AnswerForm) 
 
 
 def score_spread(rows: Iterable[ScoredRow]) -> dict[str, float]:
-    """By scorer, the standard deviation of the candidates' scores around the mean of their own row; 0 for single scores."""
+    """Return by scorer the pooled standard deviation of scores within a row; 0 if no row has two scores."""
     squares: defaultdict[str, float] = defaultdict(float)
     freedom: Counter[str] = Counter()
     for row in rows:
@@ -139,16 +136,16 @@ def score_spread(rows: Iterable[ScoredRow]) -> dict[str, float]:
 
 
 def marked_pairs(rows: Iterable[ScoredRow], answers: Iterable[Preference]) -> list[Pair]:
-    """The answers to "which fits better?" that people gave in the studio on these rows, as pairs with the scores 1 and 0.
+    """Return people's answers to "which fits better?" on these rows as pairs with the scores 1 and 0.
 
-    The payloads are those that were compared, even where the row has other candidates by now.
+    The payloads are those that were compared, even if the row has other candidates now.
     """
     by_id = {row.row_id: row for row in rows}
     return [Pair(by_id[one.row_id], MARKS, one.better, one.worse, 1.0, 0.0) for one in answers if one.row_id in by_id]
 
 
 def pair_of(row: ScoredRow) -> tuple[Payload, Payload] | None:
-    """(better, worse) of a row that :meth:`Pair.as_row` made; ``None`` for any other row."""
+    """Return (better, worse) for a row that :meth:`Pair.as_row` made; None for any other row."""
     if len(row.config_candidates) != 2:
         return None
     chosen, rejected = row.config_candidates

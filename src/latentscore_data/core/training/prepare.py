@@ -1,4 +1,4 @@
-"""From the workspace's rows to a run that is ready to train: its spec, its folder, its data."""
+"""Preparation of a run from the workspace's rows: its spec, its folder and its data; plans of runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from latentscore_data.core.base.settings import (
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.llm.prompts import OWN, own_system
 from latentscore_data.core.models.base_models import absolute_base, adapter_base, check_base, load_tokenizer
-from latentscore_data.core.models.runs import RunFolder, find_runs, newest_finished, slim
+from latentscore_data.core.models.runs import RunFolder, find_runs, newest_sft, slim
 from latentscore_data.core.models.spec import (
     Choices,
     DataFact,
@@ -45,13 +45,13 @@ Rows = dict[str, list[ScoredRow]]
 """Rows by role: ``train`` and, where there are any, ``val``."""
 
 NO_ADAPTER = "none"
-"""``--adapter none``: GRPO or DPO from the base model, whatever SFT runs there are."""
+"""``--adapter none``: GRPO or DPO starts from the base model, even if there are SFT runs."""
 
 VALIDATION_SPLIT = "SFT-Val"
 
 
 def limited(rows: Mapping[str, Sequence[ScoredRow]], spec: TrainSpec) -> dict[str, list[ScoredRow]]:
-    """The rows by role, of which a limit takes training rows alone."""
+    """Return the rows by role; the spec's limit applies only to training rows."""
     return {
         role: spread(some, spec.limit if role == "train" else None, lambda row: row.source_id)
         for role, some in rows.items()
@@ -60,7 +60,7 @@ def limited(rows: Mapping[str, Sequence[ScoredRow]], spec: TrainSpec) -> dict[st
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run that could start."""
+    """A run that can start."""
 
     spec: TrainSpec
     origins: Origins
@@ -69,13 +69,13 @@ class Prepared:
     lines: dict[str, list[bytes]]
 
     def limited_rows(self) -> dict[str, list[ScoredRow]]:
-        """The rows that the run will see."""
+        """Return the rows within the spec's limit, by role."""
         return limited(self.rows, self.spec)
 
     def write_data(self) -> None:
-        """Put the rows into the run folder, so that a resumed run sees the rows it began with.
+        """Write the rows to the run folder, so that a resumed run uses the same rows.
 
-        Other rows there are those of a spec that ``--force`` has replaced.
+        Replaces the rows of an earlier spec (``--force``).
         """
         for role in self.folder.other_rows(self.spec):
             replace_bytes(self.folder.data(role), self.lines[role])
@@ -90,9 +90,10 @@ def prepare(
     rows: Rows | None = None,
     prompts: PromptsSettings = OWN,
 ) -> Prepared:
-    """Read the rows (or take ``rows``, by role) and resolve the spec. Nothing is written.
+    """Read the rows (or take ``rows``, by role) and resolve the spec. Writes nothing.
 
-    Raises :class:`MissingError` when there are no rows to train on, and :class:`InputError` for values that do not fit.
+    Raises :class:`MissingError` if there are no rows to train on, and :class:`InputError` for invalid values and for an
+    adapter that does not match the spec.
     """
     if choices.run_id is not None:
         check_run_id(choices.run_id)
@@ -124,9 +125,10 @@ def prepare(
 def starting_point(
     settings: TrainSettings, choices: Choices, workspace: Workspace, say: Callable[[str], None]
 ) -> str | None:
-    """Where GRPO and DPO go on from: the run or folder that was named, or the newest finished SFT run of the base model.
+    """Return the run id or folder that GRPO or DPO continues: by default the newest finished SFT run of the base model,
+    and None without one.
 
-    Raises :class:`InputError` for one that is not there or not finished.
+    Raises :class:`InputError` if it is missing or not finished.
     """
     named = choices.adapter
     if named == NO_ADAPTER:
@@ -144,11 +146,10 @@ def starting_point(
         )
     train = effective_settings(settings, choices)[0]
     base_model = absolute_base(train.base_model, workspace.train_dir)
-    newest = newest_finished(workspace.train_dir, "sft", base_model, say, answer=train.answer)
+    newest = newest_sft(workspace.train_dir, base_model, train.answer, say)
     if newest is None:
         say(
-            f"no finished SFT run of {base_model}: {choices.kind.upper()} starts from the base model, which has not seen "
-            "the format"
+            f"no finished SFT run of {base_model}: {choices.kind.upper()} starts from the base model, which has not seen the format"
         )
         return None
     say(f"continuing from {newest.run_id}, the newest SFT run of {base_model} (--adapter names another)")
@@ -156,7 +157,7 @@ def starting_point(
 
 
 def check_adapter(spec: TrainSpec, base: str) -> None:
-    """Raise :class:`InputError` unless an adapter of ``base`` can be trained further by this spec."""
+    """Raise :class:`InputError` unless the spec can continue an adapter of ``base``."""
     if base != spec.base_model and not _same_path(base, spec.base_model):
         raise InputError(
             f"adapter {spec.adapter} was trained on {base}, not on {spec.base_model}",
@@ -169,17 +170,17 @@ def check_adapter(spec: TrainSpec, base: str) -> None:
 
 
 def _same_path(one: str, other: str) -> bool:
-    """An adapter of before 0.2 may name its base by a path from the folder where it was trained."""
+    """Return True for equal paths. Adapters made before version 0.2 may name their base by a relative path."""
     return Path(one).exists() and Path(one).resolve() == Path(other)
 
 
 def split_of(kind: Kind, settings: TrainSettings) -> str:
-    """The split whose rows a kind of training learns from."""
+    """Return the split that a kind of training uses."""
     return {"sft": "SFT-Train", "grpo": "GRPO", "dpo": settings.dpo.split}[kind]
 
 
 def training_files(workspace: Workspace, kind: Kind, settings: TrainSettings) -> dict[str, Path]:
-    """The files that a kind of training reads, by role; validation rows only where there are any."""
+    """Return the files that a kind of training reads: ``train``, and ``val`` and ``marks`` if they exist."""
     files = {"train": workspace.scored(split_of(kind, settings))}
     if (validation := workspace.scored(VALIDATION_SPLIT)).exists():
         files["val"] = validation
@@ -189,7 +190,7 @@ def training_files(workspace: Workspace, kind: Kind, settings: TrainSettings) ->
 
 
 def training_rows(workspace: Workspace, kind: Kind, settings: TrainSettings) -> Rows:
-    """The rows by role. Raises :class:`MissingError` when there are none to train on."""
+    """Read the rows by role. Raises :class:`MissingError` if there are none to train on."""
     files = training_files(workspace, kind, settings)
     train = list(read_rows(files["train"], ScoredRow, torn="drop")) if files["train"].exists() else []
     split = split_of(kind, settings)
@@ -204,9 +205,9 @@ def training_rows(workspace: Workspace, kind: Kind, settings: TrainSettings) -> 
 
 
 def pair_rows(rows: Rows, dpo: DpoSettings, say: Callable[[str], None], root: Path, form: AnswerForm = JSON) -> Rows:
-    """The rows with a preference pair, each with its two answers; validation rows without one keep their winner alone.
+    """Return the rows with a preference pair as candidates. Other validation rows keep their winner.
 
-    Raises :class:`MissingError` when no row gives a pair.
+    Raises :class:`MissingError` if no row gives a pair.
     """
     marked = marked_pairs(rows["train"], read_preferences(root)) if dpo.marks != "no" else []
     if dpo.marks == "only" and not marked:
@@ -217,14 +218,12 @@ def pair_rows(rows: Rows, dpo: DpoSettings, say: Callable[[str], None], root: Pa
     found = preference_pairs([] if dpo.marks == "only" else rows["train"], dpo, marked, form)
     if not found.pairs:
         raise MissingError(
-            f"none of the {len(rows['train'])} rows gives a preference pair ({found.said()})",
+            f"none of the {len(rows['train'])} rows gives a preference pair ({found.reasons()})",
             f"make several candidates per vibe: lsdata configs --split {dpo.split} --n 5 (--set dpo.margin=0 keeps near ties)",
         )
-    answered = f", {len(marked)} of them answered by people" if marked else ""
-    say(
-        f"{len(found.pairs)} preference pairs{answered}"
-        + (f"; rows without one: {found.said()}" if found.left_out else "")
-    )
+    by_people = f", {len(marked)} of them judged by people" if marked else ""
+    left_out = f"; rows without one: {found.reasons()}" if found.left_out else ""
+    say(f"{len(found.pairs)} preference pairs{by_people}{left_out}")
     validation = rows.get("val", [])
     pairs = {pair.row.row_id: pair.as_row() for pair in preference_pairs(validation, dpo, form=form).pairs}
     others = [pairs.get(row.row_id) or row.model_copy(update={"config_candidates": []}) for row in validation]
@@ -232,7 +231,7 @@ def pair_rows(rows: Rows, dpo: DpoSettings, say: Callable[[str], None], root: Pa
 
 
 def check_lengths(run: Prepared, say: Callable[[str], None]) -> None:
-    """Raise :class:`InputError` when no row of a remote run would fit; where tokens cannot be counted here, say so."""
+    """Raise :class:`InputError` if all rows of a remote run are too long; report if tokens cannot be counted."""
     try:
         tokenizer = load_tokenizer(run.spec.base_model, runs=run.folder.path.parent)
     except MissingError as error:
@@ -242,10 +241,10 @@ def check_lengths(run: Prepared, say: Callable[[str], None]) -> None:
 
 
 def plan(run: Prepared, estimate: Callable[[TrainSpec, Audit], JsonObject]) -> dict[str, Any]:
-    """A dry run: the resolved spec with each value's origin, the audit of the rows, and the ``estimate`` of time and price.
+    """Return the plan of a run: the resolved spec with the values' origins, the audit, and the ``estimate``.
 
-    Loads the tokenizer and the architecture of the base model, no weights; where they are not here, the plan has neither
-    audit nor price, and names them under ``missing``. Raises what training would raise before its first step.
+    Loads the tokenizer and the architecture of the base model, no weights. If they are missing, the plan has neither
+    audit nor estimate, and names them under ``missing``. Raises what training raises before its first step.
     """
     values = leaves(run.spec.model_dump(mode="json", exclude={"data", "scoring", "run_id", "system"}))
     prompt = "the package's own" if run.spec.system is None else f"{len(run.spec.system):,} characters"
@@ -264,7 +263,7 @@ def plan(run: Prepared, estimate: Callable[[TrainSpec, Audit], JsonObject]) -> d
 
 
 def plan_without_rows(settings: TrainSettings, choices: Choices, error: MissingError, runs: Path) -> dict[str, Any]:
-    """The plan of a run that has nothing to train on: its values with their origins, and all that is missing."""
+    """Return the plan of a run without rows: its values with their origins, and everything that is missing."""
     train, origins = effective_settings(settings, choices)
     missing = [str(error)]
     try:

@@ -1,4 +1,4 @@
-"""Rounds of improvement: what each came to, which model is the best so far, when to stop, and the table of all."""
+"""Rounds of improvement: the record of each round, the best model so far, when to stop, and the table of all rounds."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ ROUND_FILE = "round.json"
 
 @dataclass(frozen=True)
 class Round:
-    """A model and how it answered the validation vibes. Round 0 is the model that the rounds start from.
+    """A model and its answers to the validation vibes. Round 0 is the model that the rounds start from.
 
-    ``scores`` are by scorer and row, of the rows whose answer could be scored; ``documents`` name the source document of each
-    row. ``entropy`` is that of :func:`label_entropy`, ``answered`` the share of vibes with a valid answer. ``learned`` counts the
-    pairs or winners that the model was trained on, and ``best_of`` is the guide's mean score of the best answers among them.
+    ``scores`` are by scorer and row id, for the rows whose answer could be scored; ``documents`` are the source
+    documents by row id. ``entropy`` is that of :func:`label_entropy`, ``answered`` the share of vibes with a valid
+    answer, both 0 to 1. ``learned`` is the number of pairs or winners that the model was trained on, ``best_of`` the
+    guide's mean score of their best answers.
     """
 
     number: int
@@ -40,7 +41,7 @@ class Round:
     def judged(
         cls, number: int, model: str, asked: Sequence[VibeRow], rows: Sequence[ScoredRow], **trained: Any
     ) -> Self:
-        """The round whose model was asked for one answer to each vibe, from the rows that could be scored."""
+        """Return the round of a model that answered each vibe of ``asked`` once; ``rows`` were scored."""
         scores: dict[str, dict[str, float]] = {}
         for row in rows:
             for scorer, given in row.candidate_scores.items():
@@ -54,7 +55,7 @@ class Round:
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:
-        """The round that was written there, or None. Raises :class:`InputError` for a file that is none."""
+        """Read the round in ``folder``; None if there is none. Raises :class:`InputError` for a damaged file."""
         path = folder / ROUND_FILE
         if not path.exists():
             return None
@@ -67,18 +68,20 @@ class Round:
             raise InputError(f"{path} is damaged ({field}: {in_a_sentence(first['msg'])})", remedy) from None
 
     def write(self, folder: Path) -> None:
-        """Write ``round.json``, which says that the round is finished."""
+        """Write ``round.json``, which marks the round as finished."""
         replace_json(folder / ROUND_FILE, asdict(self))
 
     def mean(self, scorer: str) -> float | None:
-        """The mean score of the answers, or None where there is none."""
+        """The mean score of the answers; None without scores."""
         scores = self.scores.get(scorer)
         return sum(scores.values()) / len(scores) if scores else None
 
 
 def against(before: Round, after: Round, scorer: str) -> Paired | None:
-    """The scorer on the same vibes in two rounds. A vibe that only one of them answered counts with the lowest score that the
-    scorer gave in either round, so that a model gains nothing by failing; None where there are no scores."""
+    """Compare two rounds by a scorer on the same vibes; None without scores.
+
+    If only one round has a score for a vibe, the other one gets the lowest score of both rounds.
+    """
     ours, theirs = before.scores.get(scorer, {}), after.scores.get(scorer, {})
     lowest = min([*ours.values(), *theirs.values()], default=0.0)
     rows = [row for row in before.documents if row in ours or row in theirs]
@@ -87,15 +90,18 @@ def against(before: Round, after: Round, scorer: str) -> Paired | None:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The best round so far, and why no other round should follow (empty: go on)."""
+    """The best round so far, and the reason to stop (empty to continue)."""
 
     best: Round | None
     stop: str = ""
 
 
 def verdict(rounds: Sequence[Round], judge: str, min_entropy: float) -> Verdict:
-    """A round replaces the best so far where the judge's mean over the same vibes is higher and the label entropy is at least
-    ``min_entropy`` times that of round 0. The first round that does not ends the rounds."""
+    """Return the best round, and why to stop.
+
+    A round replaces the best so far if the judge's mean over the same vibes is higher, and the label entropy is at
+    least ``min_entropy`` times that of round 0. The first round that does not ends the rounds.
+    """
     best, floor = rounds[0], min_entropy * rounds[0].entropy
     for one in rounds[1:]:
         if one.entropy < floor:
@@ -109,42 +115,33 @@ def verdict(rounds: Sequence[Round], judge: str, min_entropy: float) -> Verdict:
 
 
 def table(rounds: Sequence[Round], judge: str, guide: str) -> list[dict[str, Any]]:
-    """One line a round: mean scores by judge and guide, the judge against round 0, entropy."""
+    """Return one line per round: mean scores by judge and guide, the judge's difference to round 0, entropy."""
     lines: list[dict[str, Any]] = []
     for one in rounds:
         change = against(rounds[0], one, judge) if one.number else None
-        lines.append(
-            {
-                "round": one.number,
-                "model": one.model,
-                **{name: _rounded(one.mean(name)) for name in (judge, guide)},
-                "against_round_0": None if change is None else _rounded(change.difference),
-                "low": None if change is None else _rounded(change.low),
-                "high": None if change is None else _rounded(change.high),
-                "entropy": _rounded(one.entropy),
-                "answered": _rounded(one.answered),
-                "learned": one.learned,
-                "best_of": _rounded(one.best_of),
-            }
-        )
+        line = {
+            "round": one.number,
+            "model": one.model,
+            **{name: one.mean(name) for name in (judge, guide)},
+            "against_round_0": change and change.difference,
+            "low": change and change.low,
+            "high": change and change.high,
+            "entropy": one.entropy,
+            "answered": one.answered,
+            "learned": one.learned,
+            "best_of": one.best_of,
+        }
+        lines.append({name: round(value, 4) if isinstance(value, float) else value for name, value in line.items()})
     return lines
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
-
-
 def with_winner(rows: Iterable[ScoredRow]) -> list[ScoredRow]:
-    """The rows that have a winner, in an order that does not depend on which was finished first."""
+    """Return the rows with a winner, sorted by row id, because the order of their file depends on timing."""
     return sorted((row for row in rows if row.config_payload is not None), key=lambda row: row.row_id)
 
 
 def best_scores(rows: Sequence[ScoredRow]) -> float | None:
-    """The mean of the winners' scores by the scorer that chose; None where there is none."""
-    found = [
-        score
-        for row in rows
-        if row.best_index is not None
-        and (score := next(iter(row.candidate_scores.values()))[row.best_index]) is not None
-    ]
-    return sum(found) / len(found) if found else None
+    """Return the mean of the winners' scores by the scorer that chose them; None without scores."""
+    won = [next(iter(row.candidate_scores.values()))[row.best_index] for row in rows if row.best_index is not None]
+    known = [score for score in won if score is not None]
+    return sum(known) / len(known) if known else None

@@ -1,4 +1,4 @@
-"""One training run, from its folder's spec and rows to its model: on a laptop, on a GPU, or inside Modal."""
+"""One training run, from the spec and the rows in its folder to its model, in this process."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import math
 import platform
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from pkgutil import resolve_name
@@ -43,12 +44,9 @@ RECIPES = {
     "grpo": "latentscore_data.core.training.grpo:train_grpo",
     "dpo": "latentscore_data.core.training.dpo:train_dpo",
 }
-"""The function of each recipe, (context, reward) -> (trainer, metrics). Only the one that runs is imported: TRL is slow."""
+"""The function of each recipe, (context) -> (trainer, metrics). Imported by name, because TRL is slow to import."""
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "tokenizers", "numpy")
-
-Reward = Callable[[Sequence[str], Sequence[str]], Sequence[Any]]
-"""One's own reward: (vibes, answers) -> a number for each."""
 
 
 def run_training(
@@ -57,15 +55,13 @@ def run_training(
     on_checkpoint: Callable[[Path], None] | None = None,
     *,
     say: Callable[[str], None] = log.info,
-    reward: Reward | None = None,
     deadline: float | None = None,
 ) -> dict[str, Any]:
-    """Train as the spec says, in a run folder that ``runs.open_run`` and its ``data/`` have made ready.
+    """Train as the spec says, in a run folder that :func:`open_run` has opened and whose ``data/`` is written.
 
-    Goes on from the newest complete checkpoint; a finished run is left as it is. ``on_checkpoint`` is called with each
-    complete checkpoint, and once more with ``out_dir`` at the end. Returns what ``run.json`` holds. ``reward`` replaces
-    the reward of a GRPO spec; after ``deadline`` (Unix time) the run stops with :class:`StoppedError`. Raises children of
-    :class:`LsdataError`.
+    Resumes from the newest complete checkpoint; a finished run is not trained again. ``on_checkpoint`` is called with
+    each complete checkpoint, and with ``out_dir`` at the end. Returns the content of ``run.json``. Raises
+    :class:`StoppedError` after ``deadline`` (Unix time in seconds), and other subclasses of :class:`LsdataError`.
     """
     folder = RunFolder(out_dir)
     if folder.done:
@@ -91,8 +87,9 @@ def run_training(
         spec_hash=spec.hash(),
         versions=versions(),
     )
+    watching = Watching(say, on_checkpoint, deadline) if is_first() else Watching(log.debug)
     try:
-        facts = _train(spec, folder, on_checkpoint, say, reward, deadline)
+        facts = _train(spec, folder, watching)
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt)
         if not isinstance(error, OutputError):
@@ -112,14 +109,7 @@ def run_training(
     return folder.record()
 
 
-def _train(
-    spec: TrainSpec,
-    folder: RunFolder,
-    on_checkpoint: Callable[[Path], None] | None,
-    say: Callable[[str], None],
-    reward: Reward | None,
-    deadline: float | None,
-) -> dict[str, Any]:
+def _train(spec: TrainSpec, folder: RunFolder, watching: Watching) -> dict[str, Any]:
     device = pick_device(spec.device)
     if spec.kind == "sft":
         loaded = load_base(spec.base_model, runs=folder.path.parent, device=device, quantize=spec.quantize)
@@ -128,19 +118,18 @@ def _train(
     rows = limited({role: folder.rows(role) for role in spec.data}, spec)
     report, kept = audit(spec, rows, loaded.tokenizer)
     count_parameters(report, spec, folder.path.parent)
-    # In the benchmark, a model that learned a scorer's choices is marked under that scorer.
+    # The benchmark marks the scores that a model gets from the scorer that chose its training rows.
     chosen_by = selection_scorers(kept["train"]) if spec.kind != "grpo" else ()
     folder.note(audit=asdict(report), device=device, chosen_by=chosen_by)
-    watching = Watching(say, on_checkpoint, deadline) if is_first() else Watching(log.debug)
     context = TrainContext(spec, folder, loaded, kept, report, device, watching)
-    trainer, watch = resolve_name(RECIPES[spec.kind])(context, reward)
+    trainer, watch = resolve_name(RECIPES[spec.kind])(context)
     if is_first():
         save_final(trainer, spec, folder)
     return {"metrics": figures(watch.history), "health": watch.findings}
 
 
 def check_tracker(spec: TrainSpec) -> None:
-    """Raise :class:`MissingError` unless the library that gets the metrics is here."""
+    """Raise :class:`MissingError` unless the tracker's library is installed."""
     if spec.tracker != "none" and importlib.util.find_spec(spec.tracker) is None:
         raise MissingError(
             f"train.tracker is {spec.tracker}, which is not installed",
@@ -149,16 +138,18 @@ def check_tracker(spec: TrainSpec) -> None:
 
 
 def save_final(trainer: Any, spec: TrainSpec, folder: RunFolder) -> None:
-    """The adapter, or the whole model, with its tokenizer."""
+    """Write the adapter or the whole model, its tokenizer, and the form of its answers to ``final/``."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     with disk_full(folder.path), quiet_libraries():
         if spec.method == "lora":
-            model.peft_config["default"].base_model_name_or_path = adapter_base_name(spec, folder)
-            # A run that goes on from an adapter holds a frozen copy of where it started as a second adapter; only the trained one is kept.
+            start = policy_folder(spec, folder)
+            # GRPO and DPO can put a new adapter on a fully trained model.
+            base = spec.base_model if start is None or adapter_base(start) is not None else str(spec.adapter)
+            model.peft_config["default"].base_model_name_or_path = base
+            # A run that continues an adapter has a frozen copy of it as a second adapter, which is not saved.
             model.save_pretrained(str(folder.final), selected_adapters=["default"], save_embedding_layers=False)
-            if spec.quantize == "none":  # packed weights have no digest that whole ones could be compared with
-                base = {"name": adapter_base_name(spec, folder), "weights": weights_digest(model)}
-                replace_json(folder.final / BASE_FILE, base)
+            if spec.quantize == "none":  # the digest of 4-bit weights differs from that of the base's files
+                replace_json(folder.final / BASE_FILE, {"name": base, "weights": weights_digest(model)})
         else:
             model.save_pretrained(str(folder.final))
         trainer.processing_class.save_pretrained(str(folder.final))
@@ -166,21 +157,15 @@ def save_final(trainer: Any, spec: TrainSpec, folder: RunFolder) -> None:
         replace_json(folder.final / FORM_FILE, {"answer": spec.answer, "system": spec.system})
 
 
-def adapter_base_name(spec: TrainSpec, folder: RunFolder) -> str:
-    """What an adapter is put on: the base model, or the fully trained model that GRPO put a new adapter on."""
-    start = policy_folder(spec, folder)
-    return spec.base_model if start is None or adapter_base(start) is not None else str(spec.adapter)
-
-
 def figures(history: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """The run in a few numbers: first and last loss, best validation loss and score, reward at either end; all of them finite."""
+    """Return loss, reward and entropy at the run's start and end, and the best validation loss and score."""
     found: dict[str, float] = {}
     for name in ("loss", "reward", "entropy"):
         values = finite(history, name)
         if values:
             tail = max(1, min(5, len(values) // 4))
             found[f"first_{name}"] = sum(values[:tail]) / tail
-            # A run that diverged has no last value: that of its good days would make it look like the others.
+            # A run that diverged has no last value: its last finite value would hide this.
             if math.isfinite(next(line[name] for line in reversed(history) if name in line)):
                 found[f"last_{name}"] = sum(values[-tail:]) / tail
     if validated := finite(history, "eval_loss"):
@@ -192,11 +177,9 @@ def figures(history: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 def versions() -> dict[str, str]:
-    """What the result depends on besides spec and rows."""
+    """Return the versions of the platform and the libraries, on which the result depends."""
     found = {"lsdata": __version__, "python": platform.python_version(), "platform": platform.platform()}
     for name in LIBRARIES:
-        try:
+        with suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return found

@@ -1,4 +1,4 @@
-"""Looking at a run: its health while it trains, how different its answers are, and the picture of its loss."""
+"""The health of a training run, the label entropy of its answers, and the plot of its loss."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 from latentscore.labels import FIELDS
 
 WINDOW = 10
-"""Logged steps over which a run's health is judged."""
+"""Number of logged steps from which a run's health is judged."""
 
 Line = dict[str, Any]
 
 
 def health(history: Sequence[Line]) -> list[str]:
-    """What is wrong with a run, and what to change; an empty list when nothing is.
+    """Return a line for each problem of a run, with its remedy.
 
-    Judged on the last ``WINDOW`` logged steps; entropy is compared with the first ones.
+    Uses the last ``WINDOW`` logged steps; entropy is compared with the first ``WINDOW`` steps.
     """
     findings: list[str] = []
     train = [line for line in history if "loss" in line]
@@ -46,7 +46,7 @@ def health(history: Sequence[Line]) -> list[str]:
 
 
 def finite(lines: Sequence[Line], name: str) -> list[float]:
-    """The values of one column, without those of steps that lack it or where it was no number."""
+    """Return the finite values of a column."""
     return [line[name] for line in lines if math.isfinite(line.get(name, math.nan))]
 
 
@@ -56,9 +56,11 @@ def _mean(lines: Sequence[Line], name: str) -> float:
 
 
 def label_entropy(configs: Sequence[Mapping[str, Any]]) -> float:
-    """How different configs are: the entropy of the labels of each of the 34 fields as a share of the largest that so many
-    configs can have, mean over the fields. 0 where all are alike, 1 where labels are spread evenly: a model whose answers have
-    collapsed shows here."""
+    """Return how different the configs are, from 0 (all equal) to 1 (labels evenly distributed).
+
+    It is the mean over the fields of the labels' entropy, divided by the largest entropy that so many configs can have.
+    A model that gives the same answer to all vibes has a low value.
+    """
     if len(configs) < 2:
         return 0.0
     shares: list[float] = []
@@ -71,25 +73,25 @@ def label_entropy(configs: Sequence[Mapping[str, Any]]) -> float:
 
 
 def draw(history: Sequence[Line], title: str, path: Path) -> None:
-    """The run's curves as a PNG: the loss on training and validation rows, and the reward where there is one."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    """Write the run's curves as a PNG: training loss, validation loss and, on an axis of its own, the reward."""
     from matplotlib.figure import Figure
 
-    curves = [("loss", "training loss"), ("eval_loss", "validation loss"), ("reward", "reward")]
-    shown = [(name, label) for name, label in curves if finite(history, name)]
     figure = Figure(figsize=(8, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
     left = figure.add_subplot()
     left.set(title=title, xlabel="step", ylabel="loss")
-    for name, label in shown:
-        axes = left.twinx() if name == "reward" else left
-        steps = [line["step"] for line in history if math.isfinite(line.get(name, math.nan))]
-        values = finite(history, name)
-        color = {"loss": "#324A5F", "eval_loss": "#C1666B", "reward": "#4B8F8C"}[name]
-        axes.plot(steps, values, label=label, color=color, marker="o" if len(values) < 30 else None, markersize=3)
-        if name == "reward":
-            axes.set_ylabel("reward", color=color)
     left.grid(alpha=0.3)
-    if any(name != "reward" for name, _ in shown):
-        left.legend(loc="upper right")
+    curves = (
+        ("loss", "training loss", "#324A5F"),
+        ("eval_loss", "validation loss", "#C1666B"),
+        ("reward", "reward", "#4B8F8C"),
+    )
+    for name, label, color in curves:
+        if values := finite(history, name):
+            steps = [line["step"] for line in history if math.isfinite(line.get(name, math.nan))]
+            axes = left.twinx() if name == "reward" else left
+            axes.plot(steps, values, label=label, color=color, marker="o" if len(values) < 30 else None, markersize=3)
+            if name == "reward":
+                axes.set_ylabel("reward", color=color)
+            else:
+                left.legend(loc="upper right")
     figure.savefig(path, dpi=120)

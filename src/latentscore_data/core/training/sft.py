@@ -6,6 +6,7 @@ from typing import Any
 
 from datasets import Dataset
 from peft import LoraConfig, PeftConfig
+from transformers import TrainerCallback
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
@@ -13,19 +14,12 @@ from latentscore.forms import completion_messages, prompt_messages
 from latentscore.prompt import template_options
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.models.spec import TrainSpec
-from latentscore_data.core.training.choice import score_callbacks
 from latentscore_data.core.training.context import TrainContext
-from latentscore_data.core.training.loop import (
-    MetricsCallback,
-    common_arguments,
-    early_stopping,
-    run_trainer,
-    validation_arguments,
-)
+from latentscore_data.core.training.loop import MetricsCallback, common_arguments, run_trainer, validation_arguments
 
 
-def train_sft(context: TrainContext, reward: object = None) -> tuple[Any, MetricsCallback]:
-    """Train on the rows of ``train``, stop early on those of ``val``. Returns the trainer and what was watched."""
+def train_sft(context: TrainContext) -> tuple[Any, MetricsCallback]:
+    """Train on the rows of ``train``, validate on those of ``val``. Return the trainer and the run's metrics."""
     spec, rows, tokenizer = context.spec, context.rows, context.loaded.tokenizer
     validating = bool(rows.get("val"))
     arguments = SFTConfig(
@@ -33,28 +27,27 @@ def train_sft(context: TrainContext, reward: object = None) -> tuple[Any, Metric
         completion_only_loss=True,
     )
 
-    with score_callbacks(context, bool(validating)) as scoring:
+    def make(callbacks: list[TrainerCallback]) -> SFTTrainer:
+        return SFTTrainer(
+            model=context.loaded.model,
+            args=arguments,
+            train_dataset=examples(rows["train"], tokenizer, spec),
+            eval_dataset=examples(rows["val"], tokenizer, spec) if validating else None,
+            processing_class=tokenizer,
+            peft_config=lora_config(spec, context.loaded.model),
+            callbacks=callbacks,
+        )
 
-        def make(watch: MetricsCallback) -> SFTTrainer:
-            return SFTTrainer(
-                model=context.loaded.model,
-                args=arguments,
-                train_dataset=examples(rows["train"], tokenizer, spec),
-                eval_dataset=examples(rows["val"], tokenizer, spec) if validating else None,
-                processing_class=tokenizer,
-                peft_config=lora_config(spec, context.loaded.model),
-                callbacks=[watch, *scoring(watch), *early_stopping(spec, validating)],
-            )
-
-        return run_trainer(make, context)
+    return run_trainer(make, context, validating)
 
 
 def sequences(context: TrainContext) -> dict[str, Any]:
-    """How rows become sequences: one each, padded to the longest of the batch, or packed.
+    """Return the trainer's arguments for sequences: one row each, padded to the longest of the batch, or packed rows.
 
-    A packed sequence has the room of a whole padded batch and takes its place. Its rows do not see each other: their positions
-    begin anew, and from these the library's attention makes a mask of blocks (flash attention needs none and is faster, but
-    eager and SDPA attention do the same). Validation rows are not packed, so that ``eval_loss`` does not depend on packing.
+    A packed sequence is as long as a whole padded batch and replaces it. Its rows do not attend to each other: the
+    positions of each row start at 0, and the library derives a block-diagonal attention mask from them (eager and SDPA
+    attention; flash attention needs no mask and is faster). Validation rows are not packed, so ``eval_loss`` does not
+    depend on packing.
     """
     spec, longest = context.spec, context.audit.max_tokens
     if not spec.packs:
@@ -68,7 +61,7 @@ def sequences(context: TrainContext) -> dict[str, Any]:
 
 
 def examples(rows: list[ScoredRow], tokenizer: Any, spec: TrainSpec) -> Dataset:
-    """Prompt and completion as messages; only the completion is learned."""
+    """Return the prompt and the completion of each row as messages; the loss covers only the completion."""
     options = template_options(tokenizer.chat_template)
     return Dataset.from_list(
         [
@@ -83,9 +76,9 @@ def examples(rows: list[ScoredRow], tokenizer: Any, spec: TrainSpec) -> Dataset:
 
 
 def lora_config(spec: TrainSpec, model: Any) -> PeftConfig | None:
-    """The adapter of a LoRA run, on every linear layer (the library's default takes only two of them).
+    """Return the configuration of a new adapter on every linear layer (the library's default is two of them).
 
-    None where an adapter is trained further: it brings its own configuration, and its start is the frozen reference.
+    None for a run that trains all weights or continues an adapter, which has its own configuration.
     """
     if spec.method != "lora" or hasattr(model, "peft_config"):
         return None

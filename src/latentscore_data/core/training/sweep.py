@@ -1,21 +1,19 @@
-"""A family of presets, one run each, and the table that compares them."""
+"""Sweeps: one run for each member of a family of presets, and the table that compares them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from latentscore_data.core.base.jsonl import replace_json
 from latentscore_data.core.models.spec import Choices, family
 
 COLUMNS = ("steps", "first_loss", "last_loss", "best_eval_loss", "first_reward", "last_reward")
 
 
 def members(group: str, choices: Choices) -> dict[str, Choices]:
-    """The choices of each member of a family: the preset comes first, so that ``--set`` can still override it.
+    """Return the choices of each member of a family: its preset is applied after others and before ``--set``.
 
     Raises :class:`InputError` for an unknown family.
     """
@@ -30,7 +28,7 @@ def members(group: str, choices: Choices) -> dict[str, Choices]:
 
 
 def table(records: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """One line per run: its figures, its time, what its health watch said."""
+    """Return one line per run: its figures, its seconds, its number of health warnings, its error."""
     return [
         {
             "preset": name,
@@ -46,18 +44,9 @@ def table(records: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def best(lines: Sequence[dict[str, Any]]) -> str | None:
-    """The member with the highest reward, or else the lowest validation (or training) loss."""
+    """Return the member with the highest last reward, else the lowest validation or training loss."""
     for column, sign in (("last_reward", -1), ("best_eval_loss", 1), ("last_loss", 1)):
         known = [line for line in lines if line.get(column) is not None and math.isfinite(line[column])]
         if known:
             return min(known, key=lambda line: sign * line[column])["preset"]
     return None
-
-
-def table_file(train_dir: Path, kind: str, group: str) -> Path:
-    """Beside the runs, so that the comparison survives the terminal."""
-    return train_dir / f"sweep-{kind}-{group}.json"
-
-
-def write_table(path: Path, kind: str, group: str, lines: Sequence[dict[str, Any]]) -> None:
-    replace_json(path, {"kind": kind, "family": group, "best": best(lines), "runs": list(lines)})
