@@ -1,4 +1,4 @@
-"""A static copy: chosen rows, or one typed vibe, as a folder whose page plays from a file without a server."""
+"""The static copy of the studio: a folder with a page of players for rows, or for one vibe, that needs no server."""
 
 from __future__ import annotations
 
@@ -24,11 +24,10 @@ PAGE = "index.html"
 def write_bundle(
     folder: Path, settings: Settings, vibe: str | None, splits: Sequence[str], limit: int, overwrite: bool
 ) -> int:
-    """Write ``index.html`` and ``audio/*.mp3``; return the number of pieces.
+    """Write ``index.html`` and ``audio/*.mp3``, and return the number of pieces.
 
-    With a ``vibe`` it is the offline model's one piece, otherwise the winners of ``limit`` rows of ``splits``, spread over the
-    texts.
-    Raises :class:`MissingError` where no row has a winner, :class:`OutputError` for a folder that is not ours.
+    With ``vibe``, there is one piece by the offline model; else the winners of ``limit`` rows of ``splits``, spread over the
+    texts. Raises :class:`MissingError` if no row has a winner, :class:`OutputError` for a folder with other files.
     """
     rows = [_typed(vibe)] if vibe is not None else list(_winners(settings, splits or SPLITS, limit))
     if not rows:
@@ -50,7 +49,7 @@ def _winners(settings: Settings, splits: Sequence[str], limit: int) -> Iterator[
     def rows() -> Iterator[ScoredRow]:
         return (row for path in files for row in read_rows(path, ScoredRow) if row.config_payload is not None)
 
-    # Read twice, so that only the ids of all rows are held.
+    # Read twice, so that only the ids of all rows are in memory.
     shown = set(spread((row.row_id for row in rows()), limit, text_of))
     for row in rows():
         if row.row_id in shown:

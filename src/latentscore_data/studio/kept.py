@@ -1,5 +1,5 @@
-"""What pages hold on the server by a random name, such as music without an end: a few at once, since a page that is closed
-never says so."""
+"""Server-side state of pages under random names, such as endless streams. Only the newest few are kept, because a page that
+is closed does not report it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ ValueT = TypeVar("ValueT")
 
 
 class Kept(Generic[ValueT]):
-    """At most ``most`` values; the one that was asked for longest ago goes. Safe to use from several threads."""
+    """Up to ``most`` values; the least recently used one is dropped. Thread-safe.
+
+    ``what`` and ``remedy`` are for the error of a name without a value.
+    """
 
     def __init__(self, most: int, what: str, remedy: str) -> None:
         self._most, self._what, self._remedy = most, what, remedy
@@ -32,7 +35,7 @@ class Kept(Generic[ValueT]):
         self._lock = threading.Lock()
 
     def add(self, value: ValueT) -> str:
-        """Keep a value; its name is what the other methods take."""
+        """Keep a value, and return its name."""
         name = secrets.token_urlsafe(12)
         with self._lock:
             self._values[name] = value
@@ -41,7 +44,7 @@ class Kept(Generic[ValueT]):
         return name
 
     def get(self, name: str) -> ValueT:
-        """The value of that name. Raises :class:`InputError` where it is gone."""
+        """Return the value of a name. Raises :class:`InputError` if there is none."""
         with self._lock:
             value = self._values.get(name)
             if value is None:
@@ -50,13 +53,13 @@ class Kept(Generic[ValueT]):
         return value
 
     def drop(self, name: str) -> None:
-        """Keep it no longer."""
+        """Drop the value of a name."""
         with self._lock:
             self._values.pop(name, None)
 
 
 MOST_STREAMS = 4
-"""Streams that are kept, one for each page that plays; the one that was read longest ago ends."""
+"""Largest number of streams, one for each page that plays; the one that was read longest ago ends."""
 
 LONGEST_BLOCK_SECONDS = 2.0
 
@@ -68,24 +71,30 @@ class _Live:
 
 
 class Streams:
-    """The streams of all pages, by a random name. Methods block for a moment and belong into a thread."""
+    """The streams of all pages. Methods block for a moment: call them in a thread."""
 
     def __init__(self) -> None:
         self._live: Kept[_Live] = Kept(MOST_STREAMS, "stream", "play the piece again")
 
     def open(self, config: Mapping[str, Any], seed: int) -> str:
-        """Begin a stream; its name is what the other methods take. Raises :class:`InvalidConfigError`."""
+        """Start a stream, and return its name. Raises :class:`InvalidConfigError` for an invalid config."""
         return self._live.add(_Live(latentscore.Stream(parse_config(config), seed)))
 
     def read(self, name: str, seconds: float) -> bytes:
-        """The next seconds as 16-bit stereo samples at 48 kHz, left and right in turn. Raises :class:`InputError`."""
+        """Return the next seconds as little-endian 16-bit samples at 48 kHz, left and right interleaved.
+
+        Raises :class:`InputError` for a stream that has ended.
+        """
         live = self._live.get(name)
         with live.lock:
             block = live.stream.read(round(seconds * live.stream.sample_rate))
         return np.round(np.clip(block, -1.0, 1.0) * 32767.0).astype("<i2").tobytes()
 
     def update(self, name: str, config: Mapping[str, Any]) -> None:
-        """Go on with another config from the next bar line. Raises :class:`InputError`, :class:`InvalidConfigError`."""
+        """Change the config at the next bar line.
+
+        Raises :class:`InputError` for a stream that has ended, :class:`InvalidConfigError` for an invalid config.
+        """
         live = self._live.get(name)
         with live.lock:
             live.stream.update(parse_config(config))
