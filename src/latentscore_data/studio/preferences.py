@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.marks import Preference, config_digest, has_config
 from latentscore_data.core.base.rows import ScoredRow
-from latentscore_data.core.bench.strengths import Game, Player, fit
+from latentscore_data.core.bench.strengths import Game, fit
 
 RESAMPLES = 200
 
@@ -59,7 +58,7 @@ def by_source(preferences: Sequence[Preference]) -> JsonObject:
         "agree": sum(scored),
         "scored": len(scored),
         "agree_interval": _wilson(sum(scored), len(scored)),
-        "sources": [_shown(player) for player in fit(games, resamples=RESAMPLES).players] if games else [],
+        "sources": [player.to_dict() for player in fit(games, resamples=RESAMPLES).players] if games else [],
     }
 
 
@@ -73,15 +72,11 @@ def by_candidate(row: ScoredRow, preferences: Sequence[Preference]) -> dict[int,
             if better is not None and worse is not None and better != worse:
                 games.append(Game(better, worse, _choice(one), str(len(games))))
     players = fit(games, resamples=RESAMPLES).players if games else []
-    return {int(player.label): _shown(player) for player in players}
+    return {int(player.label): player.to_dict() for player in players}
 
 
 def _choice(one: Preference) -> int:
     return 2 if one.tied else 0
-
-
-def _shown(player: Player) -> JsonObject:
-    return {**asdict(player), "in_words": player.in_words}
 
 
 def _wilson(hits: int, of: int) -> tuple[float, float] | None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from latentscore.json_search import JsonObject
@@ -27,7 +26,6 @@ class _Running:
     vibe: str
     search: VibeSearch
     renders: int
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Searches:
@@ -59,8 +57,7 @@ class Searches:
 
         Raises :class:`InputError` for a search that has ended.
         """
-        running = self._running.get(name)
-        with running.lock, one_thread():
+        with self._running.use(name) as running, one_thread():
             return running.vibe, list(running.search.ask())
 
     def tell(self, name: str, renders: Sequence[ScoredRender]) -> JsonObject:
@@ -69,8 +66,7 @@ class Searches:
 
         Raises :class:`InputError` for a search that has ended.
         """
-        running = self._running.get(name)
-        with running.lock, one_thread():
+        with self._running.use(name) as running, one_thread():
             if renders:
                 running.search.tell(renders)
             found = running.search.found

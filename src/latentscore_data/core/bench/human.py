@@ -13,7 +13,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -123,7 +123,7 @@ def write_pack(rows: Sequence[BenchRow], run_folder: Path, count: int, seed: int
             else:
                 replace_bytes(target, [without_tags((run_folder / name).read_bytes())])
         shown.append({"id": pair.id, "vibe": pair.vibe})
-    replace_json(folder / "key.json", {"run": run_folder.name, "pairs": [pair.__dict__ for pair in trials]})
+    replace_json(folder / "key.json", {"run": run_folder.name, "pairs": [vars(pair) for pair in trials]})
     # For people without the page: one line per pair, to be completed with a, b or tie.
     sheet = ["pair,choice\n", *(f"{pair.id},\n" for pair in trials)]
     replace_bytes(folder / SHEET_FILE, [line.encode() for line in sheet])
@@ -242,7 +242,7 @@ def evaluate(paths: Sequence[Path], bench_dir: Path, *, seed: int = 0, resamples
     return {**result, "run": folder.name, "written": str(out)}
 
 
-def _pack(bench_dir: Path, named: set[str], answered: set[str]) -> tuple[Path, dict[str, JsonObject]]:
+def _pack(bench_dir: Path, named: set[str], answered: set[str]) -> tuple[Path, dict[str, Pair]]:
     """Return the run folder of the pack that the answers belong to, and its pairs by id.
 
     The folder is that of the key file. Names in key or answers, which are untrusted, never become a path.
@@ -259,16 +259,16 @@ def _pack(bench_dir: Path, named: set[str], answered: set[str]) -> tuple[Path, d
     raise InputError(f"no listening pack under {bench_dir} has these pairs", "give the --root that wrote the pack")
 
 
-def _read_key(path: Path) -> tuple[str, dict[str, JsonObject]]:
+def _read_key(path: Path) -> tuple[str, dict[str, Pair]]:
     """Return the run that a key names, and its pairs by id. Raises :class:`InputError` for a file that is not a key."""
     try:
         key = json.loads(read_whole(path))
         pairs = {pair.id: pair for pair in (Pair(**found) for found in key["pairs"])}
         for pair in pairs.values():
-            texts = [value for value in pair.__dict__.values() if value is not pair.catch]
+            texts = [value for value in vars(pair).values() if value is not pair.catch]
             if not all(isinstance(text, str) for text in texts) or pair.catch not in (None, "a", "b"):
                 raise TypeError(f"pair {pair.id} is not one")
-        return str(key["run"]), {name: pair.__dict__ for name, pair in pairs.items()}
+        return str(key["run"]), pairs
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"{path} is not the key of a listening pack ({type(error).__name__}: {error})",
@@ -277,7 +277,7 @@ def _read_key(path: Path) -> tuple[str, dict[str, JsonObject]]:
 
 
 def judge(
-    judgements: Sequence[Judgement], pairs: Mapping[str, JsonObject], *, seed: int = 0, resamples: int = 1000
+    judgements: Sequence[Judgement], pairs: Mapping[str, Pair], *, seed: int = 0, resamples: int = 1000
 ) -> JsonObject:
     """Return the strengths of the sources by the answers of the listeners who passed the catch trials.
 
@@ -299,12 +299,14 @@ def judge(
         for name, answers in by_listener.items()
         if name not in left_out
         for judgement in answers
-        if pairs[judgement.pair]["catch"] is None
+        if pairs[judgement.pair].catch is None
     ]
     if not kept:
         raise InputError("no answers are left", "no listener passed the catch trials, or there were no answers")
     games = [
-        Game(pairs[j.pair]["a"], pairs[j.pair]["b"], CHOICES.index(j.choice), pairs[j.pair]["document"]) for j in kept
+        Game(pair.a, pair.b, CHOICES.index(answer.choice), pair.document)
+        for answer in kept
+        if (pair := pairs[answer.pair])
     ]
     found = fit(games, seed=seed, resamples=resamples)
     return {
@@ -313,10 +315,11 @@ def judge(
         "left_out": ", ".join(left_out) or "nobody",
         "catch_trials": caught,
         "tie_parameter": found.tie,
-        "strengths": [{**asdict(player), "in_words": player.in_words} for player in found.players],
+        "strengths": [player.to_dict() for player in found.players],
     }
 
 
-def _catch_score(answers: Sequence[Judgement], pairs: Mapping[str, JsonObject]) -> float | None:
-    trials = [(a.choice, pairs[a.pair]["catch"]) for a in answers if pairs[a.pair]["catch"] is not None]
-    return sum(choice == right for choice, right in trials) / len(trials) if trials else None
+def _catch_score(answers: Sequence[Judgement], pairs: Mapping[str, Pair]) -> float | None:
+    """Return the share of correct catch trials; None without any."""
+    right = [answer.choice == catch for answer in answers if (catch := pairs[answer.pair].catch) is not None]
+    return sum(right) / len(right) if right else None

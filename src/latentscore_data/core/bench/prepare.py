@@ -96,19 +96,17 @@ def choose_sources(bench: BenchSettings, rows: Sequence[VibeRow]) -> list[Source
             )
         return sources
     winners = next((source for source in sources if source.kind == "dataset" and source.name == WINNERS), None)
-    named = {(source.kind, source.name) for source in sources}
-    if winners is not None and selection_scorers(rows) and ("dataset", FIRST_VALID) not in named:
-        at = sources.index(winners) + 1
-        sources.insert(at, SourceName("dataset", FIRST_VALID, f"{winners.label}{BESIDE_WINNERS}"))
-    if winners is not None and any(searched(row, SEARCHED) for row in rows):
+    if winners is None:
+        return sources
+    beside: list[SourceName] = []
+    if any(searched(row, SEARCHED) for row in rows):
         labels = {source.label for source in sources}
-        beside = [
-            SourceName("dataset", name, name)
-            for name in (SEARCHED, STARTED)
-            if ("dataset", name) not in named and name not in labels
-        ]
-        at = sources.index(winners) + 1
-        sources[at:at] = beside
+        beside += [SourceName("dataset", name, name) for name in (SEARCHED, STARTED) if name not in labels]
+    if selection_scorers(rows):
+        beside.append(SourceName("dataset", FIRST_VALID, f"{winners.label}{BESIDE_WINNERS}"))
+    named = {(source.kind, source.name) for source in sources}
+    at = sources.index(winners) + 1
+    sources[at:at] = [source for source in beside if (source.kind, source.name) not in named]
     return sources
 
 

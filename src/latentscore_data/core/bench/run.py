@@ -285,7 +285,9 @@ def _foreign(sample: Sample, floor_source: str | None) -> str | None:
 
 def _line(sample: Sample) -> Line:
     row, answer = sample.row, sample.answer or Generated(failure="missing: no answer")
-    line = BenchRow(
+    suite = {name: value for name in ("expect", "half") if (value := getattr(row, name, None)) is not None}
+    extra: Line = {KEY: sample.id, "raw_valid": answer.raw_valid, **suite}
+    return BenchRow(
         row_id=row.row_id,
         source=sample.source,
         dataset=row.dataset,
@@ -300,13 +302,8 @@ def _line(sample: Sample) -> Line:
         tokens_in=answer.tokens_in,
         tokens_out=answer.tokens_out,
         cost_usd=answer.cost_usd,
+        **extra,
     ).model_dump(mode="json")
-    line[KEY] = sample.id
-    line["raw_valid"] = answer.raw_valid
-    for name in ("expect", "half"):
-        if (value := getattr(row, name, None)) is not None:
-            line[name] = value
-    return line
 
 
 def _scores(scored_render: ScoredRender, scorers: Iterable[str]) -> tuple[dict[str, dict[str, float]], dict[str, str]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from latentscore.json_search import JsonObject
 from latentscore.seeds import rng_for
 from latentscore_data.core.bench.stats import too_few
 
@@ -48,6 +49,9 @@ class Player:
     def in_words(self) -> str:
         interval = f" [{self.low:+.2f}, {self.high:+.2f}]" if self.low is not None and self.high is not None else ""
         return f"{self.strength:+.2f}{interval}, {self.won} won, {self.lost} lost, {self.tied} tied"
+
+    def to_dict(self) -> JsonObject:
+        return {**vars(self), "in_words": self.in_words}
 
 
 @dataclass(frozen=True)

@@ -84,8 +84,12 @@ def summarise(rows: Sequence[BenchRow], run: RunFacts) -> JsonObject:
     }
     comparisons = {scorer: _comparisons(values[scorer], documents, scorer, run) for scorer in run.scorers}
     anchor = next((s.label for s in run.sources if s.kind == "dataset"), None)
+    copied = ("title", "created", "split", "suite", "baseline", "seconds", "seed", "ceiling_of")
     summary: JsonObject = {
-        **_facts_of(run),
+        "run": run.name,
+        "scorers": list(run.scorers),
+        "fingerprints": dict(run.fingerprints),
+        **{name: getattr(run, name) for name in copied},
         "rows": len(order),
         "documents": len(set(documents)),
         "levels": dict(Counter(row.vibe_level for row in reference)),
@@ -121,17 +125,6 @@ def summarise(rows: Sequence[BenchRow], run: RunFacts) -> JsonObject:
         )
     summary["sources"].sort(key=lambda source: -source["scores"][headline]["mean"])
     return summary
-
-
-def _facts_of(run: RunFacts) -> JsonObject:
-    """Return the part of the summary that is copied from the run."""
-    names = ("title", "created", "split", "suite", "baseline", "seconds", "seed", "ceiling_of")
-    return {
-        "run": run.name,
-        "scorers": list(run.scorers),
-        "fingerprints": dict(run.fingerprints),
-        **{name: getattr(run, name) for name in names},
-    }
 
 
 def _values(samples: Sequence[BenchRow], scorer: str, floor: float) -> list[float]:

@@ -58,7 +58,7 @@ def _agreement(name: str, a: Sequence[float], b: Sequence[float]) -> Finding:
         return Finding("scores", f"agreement of {name}", f"only {len(a)} rows have both")
     if len(set(a)) == 1 or len(set(b)) == 1:
         return Finding("scores", f"agreement of {name}", "one of them never varies", "fault", "varies")
-    rho = float(spearmanr(a, b).statistic)
+    rho = float(spearmanr(a, b)[0])  # type: ignore[arg-type]
     spread = 1.96 * np.sqrt((1 + rho**2 / 2) / (len(a) - 3))
     low, high = np.tanh(np.arctanh(np.clip(rho, -0.999999, 0.999999)) + np.array([-spread, spread]))
     verdict = "fault" if high < 0 else "ok"

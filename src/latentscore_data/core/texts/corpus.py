@@ -128,57 +128,45 @@ def draw_sample(texts: Iterable[SourceText], size: int, seed: int) -> tuple[list
 
 
 def local_files(path: Path) -> list[Path]:
-    """Return the files with texts, sorted by path. Raises :class:`InputError` if there are none.
+    """Return the files with texts, sorted by path. Raises :class:`InputError` if there are none."""
+    files, links_out, _ = _listed(path)
+    if files:
+        return files
+    if path.is_file():
+        raise InputError(f"{path} is not a text file that can be read", f"known: {', '.join(KNOWN_SUFFIXES)}")
+    if links_out:
+        raise InputError(f"{path} contains no texts, only links that lead out of it", "name the folder they lead to")
+    raise InputError(f"{path} contains no texts", f"known: {', '.join(KNOWN_SUFFIXES)}")
 
-    Links that lead out of the folder are not followed (:func:`links_out`).
+
+def _listed(path: Path) -> tuple[list[Path], list[Path], list[Unread]]:
+    """Return the files with texts, the links out of the folder, and the other files. Hidden files are left out.
+
+    Links out of the folder are not read: a downloaded or unpacked folder could add any file of this machine to a sample.
     """
     if path.is_file():
-        if _suffix(path) == "":
-            raise InputError(f"{path} is not a text file that can be read", f"known: {', '.join(KNOWN_SUFFIXES)}")
-        return [path]
-    files = [file for file in _text_files(path) if not leads_out(file, path)]
-    if not files:
-        if links_out(path):
-            raise InputError(
-                f"{path} contains no texts, only links that lead out of it", "name the folder they lead to"
-            )
-        raise InputError(f"{path} contains no texts", f"known: {', '.join(KNOWN_SUFFIXES)}")
-    return files
-
-
-def links_out(path: Path) -> list[Path]:
-    """Return the links to text files and folders outside the folder. They are not read.
-
-    Otherwise a downloaded or unpacked folder could add any file of this machine to a sample.
-    """
-    if path.is_file():
-        return []
-    folders = [entry for entry in path.rglob("*") if entry.is_symlink() and entry.is_dir()]
-    return sorted(entry for entry in (*_text_files(path), *folders) if leads_out(entry, path))
-
-
-def unread_files(path: Path) -> list[Unread]:
-    """Return the files of a folder, except hidden ones, whose extensions are not those of texts."""
-    if path.is_file():
-        return []
-    others = [file for file in _visible(path) if not file.is_dir() and not (file.is_file() and _suffix(file))]
-    return [Unread(printable(file.relative_to(path).as_posix()), _why_not(file)) for file in others]
+        return [path] if _suffix(path) else [], [], []
+    files: list[Path] = []
+    links_out: list[Path] = []
+    others: list[Unread] = []
+    for entry in sorted(path.rglob("*")):
+        place = entry.relative_to(path)
+        if entry.is_dir():
+            if entry.is_symlink() and leads_out(entry, path):
+                links_out.append(entry)
+        elif any(part.startswith(".") for part in place.parts):
+            continue
+        elif entry.is_file() and _suffix(entry):
+            (links_out if leads_out(entry, path) else files).append(entry)
+        else:
+            others.append(Unread(printable(place.as_posix()), _why_not(entry)))
+    return files, links_out, others
 
 
 def _why_not(file: Path) -> str:
     if not file.is_file():
         return "a link that leads nowhere" if file.is_symlink() else "not a file"
     return f"no texts are read from {file.suffix} files" if file.suffix else "its name has no extension"
-
-
-def _text_files(folder: Path) -> list[Path]:
-    return [file for file in _visible(folder) if file.is_file() and _suffix(file)]
-
-
-def _visible(folder: Path) -> list[Path]:
-    return sorted(
-        file for file in folder.rglob("*") if not any(part.startswith(".") for part in file.relative_to(folder).parts)
-    )
 
 
 def _suffix(path: Path) -> str:
@@ -433,9 +421,10 @@ def sample_local(source: Source, size: int, seed: int, text_field: str | None, e
         )
     read = len(files) - len(reader.unread)
     how = f"uniform: {len(texts)} of {seen} texts with the smallest hash of seed and id, all {read} files read"
-    if outside := len(links_out(source.path)):
+    _, links_out, others = _listed(source.path)
+    if outside := len(links_out):
         how += f"; {outside} {'link leads' if outside == 1 else 'links lead'} out of the folder and were not followed"
-    unread = sorted([*reader.unread, *unread_files(source.path)], key=lambda one: one.file)
+    unread = sorted([*reader.unread, *others], key=lambda one: one.file)
     return Sample(texts, seen, how, reader.empty, unread=unread)
 
 
