@@ -32,6 +32,7 @@ from latentscore_data.core.llm.client import connect
 from latentscore_data.core.llm.plan import Plan, example_answer, make_plan
 from latentscore_data.core.llm.prices import costs_nothing
 from latentscore_data.core.llm.routes import check_route
+from latentscore_data.core.llm.types import Question
 from latentscore_data.core.models.runs import find_runs
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.search.vibe_search import payload_of
@@ -130,11 +131,13 @@ class Answers:
     def price(self, vibe: str, source: Source, n: int) -> Plan:
         """Return the calls and the cost of asking a hosted model for ``n`` candidates."""
         model = source.id.partition(":")[2]
-        settings = self._settings.configs.model_copy(update={"n": n})
         return make_plan(
-            model, [questions(typed_row(vibe), settings)], MusicConfigPromptPayload, example_answer(),
-            self._settings.llm, self._workspace.llm_cache,
+            model, [self._questions(vibe, n)], MusicConfigPromptPayload, example_answer(), self._settings.llm,
+            self._workspace.llm_cache,
         )  # fmt: skip
+
+    def _questions(self, vibe: str, n: int) -> list[Question]:
+        return questions(typed_row(vibe), self._settings.configs.model_copy(update={"n": n}))
 
     async def ask_hosted(self, vibe: str, source: Source, n: int, cap_usd: float | None) -> list[Payload]:
         """Return the candidates of a hosted model, for at most ``cap_usd``.
@@ -151,9 +154,8 @@ class Answers:
             model, capped, cache_path=self._workspace.llm_cache, ledger=Ledger(self._workspace.ledger), stage="studio",
             runs=self._workspace.train_dir,
         )  # fmt: skip
-        asked = questions(typed_row(vibe), self._settings.configs.model_copy(update={"n": n}))
         try:
-            payloads, errors = await ask_for_candidates(asked, llm)
+            payloads, errors = await ask_for_candidates(self._questions(vibe, n), llm)
         except RowFailure as failure:
             raise MissingError(f"{model} failed: {failure.message}") from None
         finally:

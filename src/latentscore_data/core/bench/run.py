@@ -155,22 +155,30 @@ def load_answers(files: RunFiles, rows: Sequence[VibeRow], sources: Mapping[str,
     foreign = foreign_vibes(rows, seed)
     samples: list[Sample] = []
     for source, fingerprint in sources.items():
-        lines = _newest(files.answers(source), "row_id")
-        causes = _newest(unanswered(files.answers(source)), "row_id")
+        output = files.answers(source)
+        find = _finder(output, unanswered(output), "row_id", "no answer")
         for row, other in zip(rows, foreign, strict=True):
-            wanted = answer_fingerprint(fingerprint, row)
-            if (line := _current(lines.get(row.row_id), wanted)) is not None:
-                answer = Generated(**{name: line.get(name) for name in names})
-            else:
-                cause = _current(causes.get(row.row_id), wanted) or {}
-                answer = Generated(failure=f"{cause.get('kind', 'missing')}: {cause.get('message', 'no answer')}"[:300])
-            samples.append(Sample(row, source, answer, other))
+            line = find(row.row_id, answer_fingerprint(fingerprint, row))
+            samples.append(Sample(row, source, Generated(**{name: line.get(name) for name in names}), other))
     return samples
 
 
-def _current(line: Line | None, fingerprint: str) -> Line | None:
-    """Return the line if its fingerprint is this one; else None."""
-    return line if line is not None and line.get("input_fingerprint") == fingerprint else None
+def _finder(output: Path, failures: Path, key: str, missing: str) -> Callable[[str, str], Line]:
+    """Return a function that finds the line with a key and a fingerprint in ``output``.
+
+    Without one, it returns a line with only ``failure``: the cause from ``failures``, or ``missing``.
+    """
+    files = [{str(line[key]): line for line in read_newest(path, key)} for path in (output, failures)]
+
+    def find(name: str, fingerprint: str) -> Line:
+        line, cause = (found.get(name, {}) for found in files)
+        if line.get("input_fingerprint") == fingerprint:
+            return line
+        if cause.get("input_fingerprint") != fingerprint:
+            cause = {}
+        return {"failure": f"{cause.get('kind', 'missing')}: {cause.get('message', missing)}"[:300]}
+
+    return find
 
 
 def foreign_vibes(rows: Sequence[VibeRow], seed: int) -> list[str | None]:
@@ -339,10 +347,6 @@ def ceiling(rows: Sequence[VibeRow], service: ScoringService, scorers: Sequence[
     }
 
 
-def _newest(path: Path, key: str) -> dict[str, Line]:
-    return {str(line[key]): line for line in read_newest(path, key)}
-
-
 def results_in_order(
     files: RunFiles,
     samples: Sequence[Sample],
@@ -356,17 +360,10 @@ def results_in_order(
     ``service``, ``keep_flac`` and ``floor_source`` are those of :func:`score_answers`: results of other answers or scorers
     do not count.
     """
-    lines = _newest(files.results, KEY)
-    causes = _newest(files.score_failures, KEY)
-    found: list[BenchRow] = []
-    for sample in samples:
-        wanted = score_fingerprint(sample, service, keep_flac, floor_source)
-        line = _current(lines.get(sample.id), wanted)
-        if line is None:
-            cause = _current(causes.get(sample.id), wanted) or {}
-            line = {
-                **_line(sample),
-                "failure": f"{cause.get('kind', 'missing')}: {cause.get('message', 'not scored')}"[:300],
-            }
-        found.append(BenchRow.model_validate(line))
-    return found
+    find = _finder(files.results, files.score_failures, KEY, "not scored")
+    return [
+        BenchRow.model_validate(
+            {**_line(sample), **find(sample.id, score_fingerprint(sample, service, keep_flac, floor_source))}
+        )
+        for sample in samples
+    ]

@@ -122,12 +122,12 @@ class VibeSearch:
             self._surrogate = self._surrogate.with_more(codes[known], measured)
 
     def _next(self) -> tuple[Codes, list[Payload], Origin]:
-        if self._model:
-            payloads, self._model = self._model, []
-            return encode([one["config"] for one in payloads]), payloads, "model"
-        if self._near:
-            payloads, self._near = self._near, []
-            return encode([one["config"] for one in payloads]), payloads, "map"
+        starts: tuple[tuple[list[Payload], Origin], ...] = ((self._model, "model"), (self._near, "map"))
+        for waiting, origin in starts:
+            if waiting:
+                payloads = waiting.copy()
+                waiting.clear()
+                return encode([one["config"] for one in payloads]), payloads, origin
         if "search" not in self.found.origins and self._settings.chance:
             codes = self._method.chance(self._settings.chance)
         else:

@@ -49,7 +49,7 @@ def vibes_for(
     no vibes.
     """
     sentences = _sentences(text)
-    scenes = sorted(_scenes(sentences, scene_words), key=lambda scene: (-_strength(scene), scene[0].at))
+    scenes = sorted(_scenes(sentences, scene_words), key=_rank)
     names = _names(sentences) if characters else []
     vibes: list[Vibe] = []
     for scene in scenes[:max_vibes]:
@@ -113,9 +113,9 @@ def _scenes(sentences: list[_Sentence], scene_words: int) -> list[list[_Sentence
     return scenes
 
 
-def _strength(scene: list[_Sentence]) -> float:
-    best = sorted((s.score for s in scene), reverse=True)[:3]
-    return sum(best) / 3
+def _rank(scene: list[_Sentence]) -> tuple[float, int]:
+    """Return the sort key of a scene: the scores of its three best sentences, then its place in the text."""
+    return -sum(sorted((s.score for s in scene), reverse=True)[:3]), scene[0].at
 
 
 # --- five lengths ----------------------------------------------------------------------------------------------------
