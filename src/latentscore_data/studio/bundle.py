@@ -15,7 +15,6 @@ from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.bench.report import render_report
 from latentscore_data.core.export.folder import new_folder, write_record
 from latentscore_data.core.llm.builtin import payload_for
-from latentscore_data.core.scoring.clips import Clip
 from latentscore_data.studio.renders import Renders
 
 PAGE = "index.html"
@@ -36,8 +35,10 @@ def write_bundle(
     with new_folder(folder, overwrite) as draft, closing(Renders(settings.scoring.workers)) as renders:
         clips = [renders.clip(row.config_payload or {}, settings.scoring) for row in rows]
         shown: list[BenchRow] = []
-        for row, clip in zip(rows, clips, strict=True):
-            shown.append(_with_sound(row, clip.result(), draft / "audio"))
+        for row, future in zip(rows, clips, strict=True):
+            path, clip = draft / "audio" / f"{digest(row.row_id)[:16]}.mp3", future.result()
+            clip.write(path)
+            shown.append(row.model_copy(update={"audio_file": path.name, "peaks": clip.peaks}))
         render_report(None, shown, draft / "audio", draft / PAGE, heading=vibe or "Pieces of this workspace")
         write_record(draft, "studio", {"rows": len(rows)})
     return len(rows)
@@ -63,9 +64,3 @@ def _winners(settings: Settings, splits: Sequence[str], limit: int) -> Iterator[
 def _typed(vibe: str) -> BenchRow:
     payload = payload_for(vibe, temperature=0.0, seed=0, sample_idx=0).model_dump(mode="json")
     return BenchRow(row_id=vibe, source="offline model", vibe_original=vibe, valid=True, config_payload=payload)
-
-
-def _with_sound(row: BenchRow, clip: Clip, audio: Path) -> BenchRow:
-    path = audio / f"{digest(row.row_id)[:16]}.mp3"
-    clip.write(path)
-    return row.model_copy(update={"audio_file": path.name, "peaks": clip.peaks})

@@ -39,7 +39,7 @@ def _source(row: ScoredRow, at: int) -> str:
 def by_source(preferences: Sequence[Preference]) -> JsonObject:
     """Return the strengths of sources that were compared with another one, and the scorer's agreement with people."""
     games = [
-        Game(one.better_source, one.worse_source, _choice(one), one.document or one.row_id)
+        Game(one.better_source, one.worse_source, 2 if one.tied else 0, one.document or one.row_id)
         for one in preferences
         if one.better_source and one.worse_source and one.better_source != one.worse_source
     ]
@@ -58,7 +58,7 @@ def by_source(preferences: Sequence[Preference]) -> JsonObject:
         "agree": sum(scored),
         "scored": len(scored),
         "agree_interval": _wilson(sum(scored), len(scored)),
-        "sources": [player.to_dict() for player in fit(games, resamples=RESAMPLES).players] if games else [],
+        "sources": [player.to_dict() for player in fit(games, resamples=RESAMPLES)[0]] if games else [],
     }
 
 
@@ -70,13 +70,9 @@ def by_candidate(row: ScoredRow, preferences: Sequence[Preference]) -> dict[int,
         if one.row_id == row.row_id:
             better, worse = at.get(config_digest(one.better)), at.get(config_digest(one.worse))
             if better is not None and worse is not None and better != worse:
-                games.append(Game(better, worse, _choice(one), str(len(games))))
-    players = fit(games, resamples=RESAMPLES).players if games else []
+                games.append(Game(better, worse, 2 if one.tied else 0, str(len(games))))
+    players = fit(games, resamples=RESAMPLES)[0] if games else []
     return {int(player.label): player.to_dict() for player in players}
-
-
-def _choice(one: Preference) -> int:
-    return 2 if one.tied else 0
 
 
 def _wilson(hits: int, of: int) -> tuple[float, float] | None:

@@ -308,14 +308,14 @@ def judge(
         for answer in kept
         if (pair := pairs[answer.pair])
     ]
-    found = fit(games, seed=seed, resamples=resamples)
+    players, tie = fit(games, seed=seed, resamples=resamples)
     return {
         "answers": len(kept),
         "listeners": len(by_listener),
         "left_out": ", ".join(left_out) or "nobody",
         "catch_trials": caught,
-        "tie_parameter": found.tie,
-        "strengths": [player.to_dict() for player in found.players],
+        "tie_parameter": tie,
+        "strengths": [player.to_dict() for player in players],
     }
 
 

@@ -54,16 +54,11 @@ class Player:
         return {**vars(self), "in_words": self.in_words}
 
 
-@dataclass(frozen=True)
-class Fit:
-    """The players, the strongest first, and Davidson's tie parameter (0: no ties)."""
+def fit(games: Sequence[Game], *, seed: int = 0, resamples: int = 400) -> tuple[list[Player], float]:
+    """Return the players of at least one game, the strongest first, and Davidson's tie parameter (0: no ties).
 
-    players: list[Player]
-    tie: float
-
-
-def fit(games: Sequence[Game], *, seed: int = 0, resamples: int = 400) -> Fit:
-    """Return the strengths from at least one game. Intervals are quantiles over ``resamples`` draws of whole documents."""
+    Intervals are quantiles over ``resamples`` draws of whole documents.
+    """
     labels = sorted({label for game in games for label in (game.a, game.b)})
     numbered = [(labels.index(game.a), labels.index(game.b), game.choice) for game in games]
     strengths, tie = bradley_terry(numbered, len(labels))
@@ -73,7 +68,7 @@ def fit(games: Sequence[Game], *, seed: int = 0, resamples: int = 400) -> Fit:
         low, high = (None, None) if spread is None else (float(x) for x in np.quantile(spread[:, i], [0.025, 0.975]))
         record = Counter(game.outcome(labels[i]) for game in games if labels[i] in (game.a, game.b))
         players.append(Player(labels[i], float(strengths[i]), low, high, record["won"], record["lost"], record["tied"]))
-    return Fit(players, tie)
+    return players, tie
 
 
 PRIOR_GAMES = 0.1

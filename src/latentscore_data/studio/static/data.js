@@ -4,7 +4,7 @@ import { get, post } from "./api.js";
 import { $, button, dialog, h, icon, svg, toast, words } from "./dom.js";
 import * as engine from "./engine.js";
 import * as play from "./play.js";
-import { finite, piece, WEIGHTS } from "./piece.js";
+import { finite, piece } from "./piece.js";
 
 const ROW = 78, PAGE = 60;
 let setup = null, wanted = {}, total = 0, pages = new Map(), loading = new Set(), at = 0, open = null, query = 0, playingFrom = null;
@@ -181,8 +181,6 @@ function attemptBox(one) {
     h("p", { class: "small soft mono" }, one.key), h("pre", null, one.answer)];
 }
 
-const palette = (colors) => h("span", { class: "strip" }, colors.map((c) => h("i", { title: c.hex, style: { background: c.hex, "flex-grow": String(1 + WEIGHTS.indexOf(c.weight)) } })));
-
 function candidate(row, one, i) {
   const best = i === row.best, c = one.payload.config;
   const playing = playingFrom === `${row.id}\n${i}` && engine.player.playing;
@@ -191,7 +189,7 @@ function candidate(row, one, i) {
     h("div", { class: "who" }, h("span", { class: "name" }, one.payload.title), h("span", { class: "sum" }, `${Math.round(setup.bpm[c.tempo])} bpm · ${c.root.toUpperCase()} ${c.mode} · ${words(c.pad)} · ${words(c.melody)}`)),
     h("span", { class: "points", title: Object.entries(one.all_scores).map(([n, s]) => `${n} ${s}`).join(", ") }, one.score === null ? "–" : one.score.toFixed(2), best ? h("span", { class: "soft small" }, " best") : null,
       one.people ? h("span", { class: "peoplesay", title: `people: ${one.people.in_words}` }, `people ${signed(one.people.strength)}`) : null),
-    h("div", { class: "three" }, one.payload.palettes.map((p) => palette(p.colors))),
+    h("div", { class: "three" }, one.payload.palettes.map(play.strip)),
     h("p", { class: "small soft thinking" }, one.payload.thinking),
     h("div", { class: "row" },
       button("Change it in Play", { class: "link", onclick: () => { hear(i); play.showView("play"); } }),

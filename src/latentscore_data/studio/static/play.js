@@ -194,7 +194,7 @@ function showCandidates() {
 const layer = (name, style) => (style === "none" ? `no ${name}` : words(style));
 const summary = (c) => `${Math.round(setup.bpm[c.tempo])} bpm · ${c.root.toUpperCase()} ${c.mode} · ${layer("rhythm", c.rhythm)} · ${layer("texture", c.texture)}`;
 
-const strip = (palette) => h("span", { class: "strip", "aria-hidden": "true" }, palette.colors.map((c) => h("i", { style: { background: c.hex, "flex-grow": String(1 + state.WEIGHTS.indexOf(c.weight)) } })));
+export const strip = (palette) => h("span", { class: "strip", "aria-hidden": "true" }, palette.colors.map((c) => h("i", { title: c.hex, style: { background: c.hex, "flex-grow": String(1 + state.WEIGHTS.indexOf(c.weight)) } })));
 
 // Play a candidate. After another one, it starts at the same second, for comparison; all have the same loudness.
 export async function choose(i, { fresh = false } = {}) {
