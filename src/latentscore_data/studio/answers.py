@@ -94,7 +94,8 @@ class Answers:
     def answer(self, vibe: str, source: Source, n: int, seed: int) -> list[Payload]:
         """Return up to ``n`` payloads for a vibe, from a model that is not hosted.
 
-        Raises :class:`InputError` if the model gives no valid answer, :class:`MissingError` for a missing or damaged map.
+        Raises :class:`InputError` if the model gives no valid answer, :class:`MissingError` for a missing or damaged
+        map.
         """
         kind = source.id.partition(":")[0]
         answer = {"builtin/keywords": self._offline, "map": self._mapped, "lookup": self._mapped, "local": self._local}
@@ -172,7 +173,7 @@ class Answers:
         return {path.parent.name: path.parent for path in files}
 
     def _runs(self) -> list[str]:
-        """Return the ids of the finished training runs, the newest first; none without the ml extra, which they need."""
+        """Return the ids of finished training runs, the newest first; none without the ml extra."""
         if find_spec("torch") is None:
             return []
         return [run.run_id for run in find_runs(self._workspace.train_dir) if run.done][:20]

@@ -1,6 +1,7 @@
 """The API of the studio's page: one handler for each of :data:`ROUTES`.
 
-A handler raises an error of :mod:`~latentscore_data.core.base.errors` for a call that fails; the page shows its message.
+A handler raises an error of :mod:`~latentscore_data.core.base.errors` for a call that fails; the page shows its
+message.
 """
 
 from __future__ import annotations
@@ -272,14 +273,14 @@ async def mark(studio: Studio, call: Call) -> Reply:
 
 
 async def prefer(studio: Studio, call: Call) -> Reply:
-    """Append the answer that one candidate of a row fits better than another, or that there is no difference (``tied``)."""
+    """Append the answer that one candidate fits better than another, or that there is no difference (``tied``)."""
     better, worse, tied = call.whole("better", 0, 255, 0), call.whole("worse", 0, 255, 0), call.whole("tied", 0, 1, 0)
     await asyncio.to_thread(studio.rows.prefer, call.text("id", 2000), better, worse, tied=tied == 1)
     return as_json({"marked": True})
 
 
 async def preferences(studio: Studio, call: Call) -> Reply:
-    """Return the strengths of sources, and the scorer's agreement with people, from the answers to "which fits better?"."""
+    """Return what the answers to "which fits better?" show: strengths of sources, and the scorer's agreement."""
     return as_json(await asyncio.to_thread(lambda: by_source(read_preferences(studio.workspace.root, ties=True))))
 
 

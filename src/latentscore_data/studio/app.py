@@ -77,7 +77,7 @@ class Access:
         return _is_loopback(self.host)
 
     def refusal(self, headers: Mapping[str, str]) -> str | None:
-        """Return why a request is refused: a foreign Host (DNS rebinding) or a foreign Origin. None if it is allowed."""
+        """Return why a request is refused (a foreign Host, as in DNS rebinding, or Origin); None if it is allowed."""
         host = headers.get("host", "")
         if not self._knows(_without_port(host)):
             return "the Host header names another machine"
@@ -87,8 +87,8 @@ class Access:
         return None
 
     def _knows(self, name: str) -> bool:
-        """Return whether a Host is this machine's. Another site can make its own name resolve to this machine, but not an
-        IP address or this machine's name."""
+        """Return whether a Host is this machine's. Another site can make its own name resolve to this machine, but not
+        an IP address or this machine's name."""
         if _is_loopback(name) or name == self.host:
             return True
         return not self.loopback and (_is_address(name) or name.lower() == socket.gethostname().lower())

@@ -25,8 +25,9 @@ def write_bundle(
 ) -> int:
     """Write ``index.html`` and ``audio/*.mp3``, and return the number of pieces.
 
-    With ``vibe``, there is one piece by the offline model; else the winners of ``limit`` rows of ``splits``, spread over the
-    texts. Raises :class:`MissingError` if no row has a winner, :class:`OutputError` for a folder with other files.
+    With ``vibe``, there is one piece by the offline model; else the winners of ``limit`` rows of ``splits``, spread
+    over the texts. Raises :class:`MissingError` if no row has a winner, :class:`OutputError` for a folder with other
+    files.
     """
     rows = [_typed(vibe)] if vibe is not None else list(_winners(settings, splits or SPLITS, limit))
     if not rows:

@@ -1,5 +1,5 @@
-"""Server-side state of pages under random names, such as endless streams. Only the newest few are kept, because a page that
-is closed does not report it."""
+"""Server-side state of pages under random names, such as endless streams. Only the newest few are kept, because a page
+that is closed does not report it."""
 
 from __future__ import annotations
 

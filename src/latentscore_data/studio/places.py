@@ -35,7 +35,7 @@ MOST_POINTS = 200
 
 
 class Places:
-    """Runs and reports of a workspace. A report is opened under a random name, and only the files listed then are served."""
+    """Runs and reports of a workspace. An open report has a random name; only its listed files are served."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
@@ -70,7 +70,7 @@ class Places:
         return f"/open/{key}/{page.name}"
 
     def file(self, key: str, name: str) -> Path | None:
-        """Return a listed file of an open report, else None. ``key`` and ``name`` are looked up; neither becomes a path."""
+        """Return a listed file of an open report, else None. Neither ``key`` nor ``name`` becomes a path."""
         return self._open.get(key, {}).get(name)
 
     def _pages(self) -> dict[str, Path]:

@@ -19,7 +19,7 @@ LONGEST_NAME = 80
 
 
 class Playlists:
-    """The playlists under ``.playlists/``. File names are hashes of the playlists' names, so that no name becomes a path."""
+    """The playlists under ``.playlists/``. File names are hashes of the names, so that no name becomes a path."""
 
     def __init__(self, root: Path) -> None:
         self._folder = root / ".playlists"
@@ -76,7 +76,7 @@ class Playlists:
 
 
 def _checked(piece: Any) -> JsonObject:
-    """Return a piece as it is stored: a payload with vibe, seed and length. Raises :class:`InputError` for an invalid one."""
+    """Return a piece as it is stored: a payload with vibe, seed and length. Raises :class:`InputError`."""
     if not isinstance(piece, Mapping):
         raise InputError("a piece of a playlist must be a JSON object")
     seed, seconds = piece.get("seed"), piece.get("seconds")

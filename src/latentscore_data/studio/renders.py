@@ -59,8 +59,8 @@ class Sound:
     title: str = ""
     begin: float = 0.0
     length: float | None = None
-    """Render only an excerpt of this many seconds from second ``begin``, in a tenth of the time. It is similar to the same
-    part of the whole piece."""
+    """Render only an excerpt of this many seconds from second ``begin``, in a tenth of the time. It is similar to the
+    same part of the whole piece."""
 
     @property
     def key(self) -> str:
@@ -69,8 +69,8 @@ class Sound:
 
 
 def make_studio_worker() -> Callable[..., Any]:
-    """Return the function that a worker process runs: ``work("score", ...)`` renders for scorers, ``work("sound", sound)``
-    for playback, ``work("clip", ...)`` for the static copy."""
+    """Return the function that a worker process runs: ``work("score", ...)`` renders for scorers, ``work("sound",
+    sound)`` for playback, ``work("clip", ...)`` for the static copy."""
     kinds: dict[str, Callable[..., Any]] = {"sound": encode, "clip": clip_of, "score": make_worker(None)}
     return lambda what, *args: kinds[what](*args)
 

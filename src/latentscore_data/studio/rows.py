@@ -35,7 +35,7 @@ PAGE = 60
 
 @dataclass(slots=True)
 class RowLine:
-    """The parts of a row that lists and filters need. ``place`` is the line in full: file, first byte, length in bytes."""
+    """The parts of a row that lists and filters need. ``place`` is its line: file, first byte, length in bytes."""
 
     row_id: str
     vibe: str
@@ -115,7 +115,7 @@ class Rows:
         self._lock = threading.Lock()
 
     def page(self, wanted: Wanted, offset: int) -> JsonObject:
-        """Return up to :data:`PAGE` matching rows from ``offset`` on, their total number, and the values of the filters."""
+        """Return up to :data:`PAGE` matching rows from ``offset`` on, their number, and the values of the filters."""
         rows, marks = self._current(), read_marks(self._workspace.root)
         found = [row for row in rows.values() if wanted.matches(row, marks)]
         if wanted.sort != "file":

@@ -17,8 +17,8 @@ from latentscore_data.studio.kept import Kept
 MOST_SEARCHES = 4
 """Largest number of searches, one for each page; the one that was used longest ago ends."""
 MOST_NEAR = 1.0
-"""Largest ``search.near`` on the page: with one piece as the start, a high value allows few changes, and a person judges the
-result."""
+"""Largest ``search.near`` on the page: with one piece as the start, a high value allows few changes, and a person
+judges the result."""
 
 
 @dataclass
@@ -31,8 +31,8 @@ class _Running:
 class Searches:
     """The searches of all pages. Methods block for a moment: call them in a thread.
 
-    A surrogate is used if ``lsdata configs --search N`` has fitted it for this workspace; fitting takes a minute, which is
-    too long for a page.
+    A surrogate is used if ``lsdata configs --search N`` has fitted it for this workspace; fitting takes a minute, which
+    is too long for a page.
     """
 
     def __init__(self, service: ScoringService, settings: SearchSettings) -> None:
@@ -40,7 +40,7 @@ class Searches:
         self._running: Kept[_Running] = Kept(MOST_SEARCHES, "search", "begin another with Better")
 
     def open(self, vibe: str, payload: Mapping[str, Any], locked: Sequence[str], renders: int) -> JsonObject:
-        """Start a search from a payload. Returns its name (``search``), ``renders``, and whether it has a ``surrogate``."""
+        """Start a search. Returns its name (``search``), ``renders``, and whether it has a ``surrogate``."""
         settings = self._settings.model_copy(
             update={"renders": renders, "judge": None, "near": min(self._settings.near, MOST_NEAR)}
         )
@@ -61,8 +61,8 @@ class Searches:
             return running.vibe, list(running.search.ask())
 
     def tell(self, name: str, renders: Sequence[ScoredRender]) -> JsonObject:
-        """Add the renders of the payloads. Returns the state of the search: ``spent`` and ``renders``, ``done``, and the best
-        payload with its score.
+        """Add the renders of the payloads. Returns the state of the search: ``spent`` and ``renders``, ``done``, and
+        the best payload with its score.
 
         Raises :class:`InputError` for a search that has ended.
         """

@@ -15,7 +15,8 @@ SHORTEST_TOKEN = 16
 
 
 def choose_access(host: str | None, token: str | None) -> Access:
-    """Return the access control. Without ``host``, the server listens on this machine only; without ``token``, it makes one.
+    """Return the access control. Without ``host``, the server listens on this machine only; without ``token``, it makes
+    one.
 
     Raises :class:`InputError` for another host without a token, and for a short token.
     """

@@ -43,7 +43,7 @@ BESIDE_WINNERS = " (N = 1)"
 
 
 def rows_file(bench: BenchSettings, workspace: Workspace) -> Path | None:
-    """Return the file of the rows: the scored rows of the split, else its vibes; the user's suite; None for a bundled one."""
+    """Return the file of the rows: scored rows of the split, else its vibes; a user's suite; None for a bundled one."""
     if bench.suite is not None:
         return suite_file(bench.suite)
     scored = workspace.scored(bench.split)
@@ -163,8 +163,8 @@ def open_scoring(
 ) -> Iterator[tuple[ScoringService, ScoreCache]]:
     """Open the scoring service with the scorers of the settings, and its cache.
 
-    ``trusted`` are the custom scorers that may run, ``make_renderer`` makes the renderer, ``spend`` counts the cost of the
-    run. Raises :class:`MissingError` if weights, an extra or a key is missing.
+    ``trusted`` are the custom scorers that may run, ``make_renderer`` makes the renderer, ``spend`` counts the cost of
+    the run. Raises :class:`MissingError` if weights, an extra or a key is missing.
     """
     with ScoreCache(workspace.score_cache) as cache:
         scorers = make_scorers(ScorerDeps.of_run(settings, workspace, cache, trusted, spend))

@@ -41,9 +41,9 @@ def render_report(
 ) -> Path:
     """Write the page to ``out`` atomically, and return ``out``.
 
-    ``summary`` is the content of ``summary.json``. ``rows`` are samples; samples with the same ``row_id`` are shown side by
-    side, one for each ``source``. The last part of their ``audio_file`` is a file in ``audio_dir``. Titles, vibes and
-    reasons are untrusted; the page shows them as text.
+    ``summary`` is the content of ``summary.json``. ``rows`` are samples; samples with the same ``row_id`` are shown
+    side by side, one for each ``source``. The last part of their ``audio_file`` is a file in ``audio_dir``. Titles,
+    vibes and reasons are untrusted; the page shows them as text.
     """
     from jinja2 import Environment
     from markupsafe import Markup

@@ -93,7 +93,7 @@ class RunFiles:
         self.score_failures = folder / "listen.failures.jsonl"
 
     def answers(self, source: str) -> Path:
-        """Return the file of a source's answers. One file each, so that adding or removing a source changes no other."""
+        """Return the file of a source's answers. Adding or removing a source does not change the others' files."""
         return self.folder / "answers" / f"{dataset_slug(source)}.jsonl"
 
 
@@ -357,8 +357,8 @@ def results_in_order(
 ) -> list[BenchRow]:
     """Return one result per sample, by source and in the order of the rows; a sample without a result is a failure.
 
-    ``service``, ``keep_flac`` and ``floor_source`` are those of :func:`score_answers`: results of other answers or scorers
-    do not count.
+    ``service``, ``keep_flac`` and ``floor_source`` are those of :func:`score_answers`: results of other answers or
+    scorers do not count.
     """
     find = _finder(files.results, files.score_failures, KEY, "not scored")
     return [

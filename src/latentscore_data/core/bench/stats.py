@@ -23,7 +23,7 @@ EXACT_UP_TO_DOCUMENTS = 13
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over rows, and its 95 % interval. Without an interval, ``low`` and ``high`` are None and ``reason`` says why."""
+    """A mean over rows with its 95 % interval. Without one, ``low`` and ``high`` are None and ``reason`` says why."""
 
     mean: float
     low: float | None
@@ -72,7 +72,7 @@ def paired_difference(
     *,
     resamples: int = 4000,
 ) -> Difference:
-    """Return the mean difference to a baseline on the same rows in the same order, with a sign-flip test over documents."""
+    """Return the mean difference to a baseline on the same rows, with a sign-flip test over documents."""
     differences = np.asarray(values, dtype=np.float64) - np.asarray(baseline, dtype=np.float64)
     found = estimate(differences, documents, rng, resamples=resamples)
     p = None if found.reason else sign_flip_p(differences, documents, rng)
@@ -102,7 +102,7 @@ def sign_flip_p(
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Return the p-values with Holm's step-down correction (1979), which bounds the probability of any false positive."""
+    """Return p-values with Holm's step-down correction (1979), which bounds the probability of a false positive."""
     known = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)
     highest = 0.0

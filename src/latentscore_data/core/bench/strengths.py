@@ -72,7 +72,7 @@ def fit(games: Sequence[Game], *, seed: int = 0, resamples: int = 400) -> tuple[
 
 
 PRIOR_GAMES = 0.1
-"""Weight of an added tie between each two players that met, so that a player who won every game has a finite strength."""
+"""Weight of an added tie between each two players that met, so that the strength of an unbeaten player is finite."""
 
 
 def bradley_terry(

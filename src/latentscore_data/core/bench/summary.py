@@ -51,7 +51,7 @@ class RunFacts:
 
 
 def headline_scorer(scorers: Sequence[str], sources: Sequence[SourceFacts]) -> str:
-    """Return the first scorer that selected none of the answers, so that its scores are unbiased; else the first one."""
+    """Return the first scorer that selected none of the answers, so that it is unbiased; else the first one."""
     interested = {name for source in sources for name in source.chosen_by}
     return next((scorer for scorer in scorers if scorer not in interested), scorers[0])
 
@@ -63,7 +63,8 @@ def final_score(row: BenchRow, scorer: str) -> float | None:
 
 
 def summarise(rows: Sequence[BenchRow], run: RunFacts) -> JsonObject:
-    """Return the content of ``summary.json``. ``rows`` has one sample per source and row, the same rows for each source.
+    """Return the content of ``summary.json``. ``rows`` has one sample per source and row, the same rows for each
+    source.
 
     A sample without a score gets the floor: the mean score of the same audio against vibes of other texts. Raises
     :class:`ValueError` if the sources were compared on different rows.
@@ -285,7 +286,8 @@ def field_hits(row: BenchRow) -> dict[str, bool]:
 
 
 def _asked_fields(samples: Sequence[BenchRow], label: str, run: RunFacts) -> JsonObject | None:
-    """Return the share of requested fields with a value that fits, with an interval over prompts; None without requests.
+    """Return the share of requested fields with a value that fits, with an interval over prompts; None without
+    requests.
 
     A missing answer counts as wrong in every field.
     """
@@ -320,7 +322,7 @@ def _variety(samples: Sequence[BenchRow]) -> JsonObject:
 
 
 def _agreement(samples: Sequence[BenchRow], reference: Sequence[BenchRow]) -> JsonObject | None:
-    """Return the share of rows in which a field has the same value as in the reference source; None without such rows."""
+    """Return the share of rows in which a field has the same value as in the reference; None without such rows."""
     pairs = [
         (mine.config_payload["config"], theirs.config_payload["config"])
         for mine, theirs in zip(samples, reference, strict=True)

@@ -1,1 +1,1 @@
-"""The measures of ``lsdata check``: properties of the scored rows, each with a limit, before a data set is published."""
+"""The measures of ``lsdata check``: properties of the scored rows, each with a limit."""

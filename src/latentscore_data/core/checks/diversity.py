@@ -50,7 +50,7 @@ def _entropy_bits(counts: NDArray[np.intp]) -> float:
 
 
 def _pairs(labels: NDArray[np.uint8], sizes: list[int]) -> tuple[float, float]:
-    """Return the share of all pairs of labels of two fields that occur, and its expectation for as many random configs."""
+    """Return the share of the label pairs of two fields that occur, and its expectation for random configs."""
     starts = np.concatenate([[0], np.cumsum(sizes)])
     together = np.zeros((starts[-1], starts[-1]), dtype=np.int64)
     for block in np.array_split(labels, max(1, len(labels) // 4096)):

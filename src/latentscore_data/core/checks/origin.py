@@ -17,8 +17,8 @@ RESTRICTED_MODELS = (
     (r"gemini|^(vertex_ai|google)/", "Google", "ai.google.dev/gemini-api/terms"),
     (r"grok|^xai/", "xAI", "x.ai/legal/terms-of-service-enterprise"),
 )
-"""(pattern of the model's name, provider, its terms) of models whose answers may not be used to train competing models, as of
-November 2026."""
+"""(pattern of the model's name, provider, its terms) of models whose answers may not be used to train competing models,
+as of November 2026."""
 
 
 def check_texts(views: Sequence[RowView], settings: CheckSettings) -> list[Finding]:
@@ -50,8 +50,8 @@ def check_licenses(origin: Provenance, declared: str | None) -> list[Finding]:
 
 
 def _conflict(source: str, declared: str) -> str:
-    """Return why rows made from a work under ``source`` may not be published under ``declared``; an empty text if no reason
-    is known."""
+    """Return why rows made from a work under ``source`` may not be published under ``declared``; an empty text if no
+    reason is known."""
     if re.search(r"\bnd\b", source):
         return "allows no derivatives"
     if not declared:

@@ -24,7 +24,7 @@ SILENCE_PEAK_DBFS = -60.0
 
 
 def check_scores(views: Sequence[RowView], settings: CheckSettings) -> list[Finding]:
-    """Measure the distribution of each scorer's scores, the agreement of scorers, and rows with an unreliable choice."""
+    """Measure the distribution of scores, the agreement of scorers, and the rows with an unreliable choice."""
     by_scorer: dict[str, dict[int, float]] = {}
     for at, view in enumerate(views):
         for scorer, score in view.scores:

@@ -62,7 +62,7 @@ _INDEX = {name: {value: i for i, value in enumerate(spec.labels)} for name, spec
 
 
 def read_views(workspace: Workspace, note: Callable[[ScoredRow], None]) -> list[RowView]:
-    """Return views of the scored rows of all splits. ``note`` is called with each whole row, so that files are read once."""
+    """Return views of the scored rows of all splits. ``note`` gets each whole row, so that files are read once."""
     views: list[RowView] = []
     for split in SPLITS:
         path = workspace.scored(split)

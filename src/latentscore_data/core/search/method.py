@@ -1,7 +1,8 @@
 """The method of the search: it chooses the configs to render next, one generation after the other.
 
-Each generation proposes a pool of configs: by the cross-entropy method (labels sampled by their frequency among the best so
-far), and by crossover and mutation of the best. With a surrogate, its predictions evolve the pool and choose the batch.
+Each generation proposes a pool of configs: by the cross-entropy method (labels sampled by their frequency among the
+best so far), and by crossover and mutation of the best. With a surrogate, its predictions evolve the pool and choose
+the batch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The prior of a search: probabilities of labels, and the cost of labels that the vibe, the model or the map contradict."""
+"""The prior of a search: probabilities of labels, and the costs of unlikely ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Prior:
     named: Mapping[str, frozenset[Label]]
 
     def cost(self, codes: Codes) -> Floats:
-        """Return the cost of each config, shape (configs,), in units of the guide's score; 0 for the most likely config."""
+        """Return the cost of each config, shape (configs,), in units of the guide's score; 0 for the likeliest one."""
         return one_hot(codes) @ self.costs
 
 
@@ -42,8 +42,8 @@ def make_prior(
 ) -> Prior:
     """Return the prior of a vibe from the configs of its candidates and of its map neighbours.
 
-    A label that contradicts a named field costs ``keep``. So does one in a ``held`` field, which comes with the labels that
-    are free. A config whose labels neither the candidates nor the neighbours have costs ``near``.
+    A label that contradicts a named field costs ``keep``. So does one in a ``held`` field, which comes with the labels
+    that are free. A config whose labels neither the candidates nor the neighbours have costs ``near``.
     """
     named = {**named_fields(vibe, model), **(held or {})}
     chances = np.zeros(LABELS)
@@ -70,8 +70,8 @@ def _smoothed(chances: Floats) -> Floats:
 
 
 def named_fields(vibe: str, model: Sequence[Mapping[str, Any]] = ()) -> dict[str, frozenset[Label]]:
-    """Return the fields that a vibe names explicitly, with the labels that agree with it: that of its words, and that of
-    the majority of the model's candidates."""
+    """Return the fields that a vibe names explicitly, with the labels that agree with it: that of its words, and that
+    of the majority of the model's candidates."""
     found: dict[str, frozenset[Label]] = {}
     for name, label in parse_vibe(vibe).fields.items():
         given = [config[name] for config in model]

@@ -106,8 +106,8 @@ def _paired(name: str, documents: Sequence[str], columns: Sequence[JsonObject]) 
 
 
 def compared(scorer: str, pairs: Sequence[tuple[str, float, float]]) -> Paired | None:
-    """Return a scorer's means over rows of (source document, score of the start, score of the found config); None without
-    rows."""
+    """Return a scorer's means over rows of (source document, score of the start, score of the found config); None
+    without rows."""
     if not pairs:
         return None
     starts, founds = (np.array([pair[at] for pair in pairs]) for at in (1, 2))

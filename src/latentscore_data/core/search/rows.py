@@ -30,7 +30,7 @@ from latentscore_data.core.search.searcher import SEARCH_VERSION, Searcher, one_
 from latentscore_data.core.search.vibe_search import Found
 
 ROWS_IN_FLIGHT = (3, 8)
-"""Smallest and largest number of concurrent searches: enough to keep renderers busy; each has a surrogate of about 60 MB."""
+"""Smallest and largest number of concurrent searches, which keep renderers busy; each has a surrogate of 60 MB."""
 KNOWN = 400
 """Largest number of the run's own candidates that the surrogate is fitted on."""
 

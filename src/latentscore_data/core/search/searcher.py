@@ -63,7 +63,8 @@ class Searcher:
         """The surrogate's R2 on held-out configs; None without a surrogate."""
 
     def prepare(self) -> None:
-        """Fit the surrogate once, on the known configs and on random ones. Configs that are not in the cache are rendered.
+        """Fit the surrogate once, on the known configs and on random ones. Configs that are not in the cache are
+        rendered.
 
         The choice of configs depends only on the arguments, so that a resumed run fits the same surrogate.
         """
@@ -116,7 +117,7 @@ class Searcher:
         )
 
     def _fitted(self, codes: Codes, vectors: Vectors) -> Surrogate:
-        """Return the surrogate of these configs and vectors. Its weights are fitted once and kept in the score cache."""
+        """Return the surrogate of these configs and vectors. Its weights are fitted once and cached."""
         weights = self._kept_weights(codes, vectors)
         fitted = Surrogate.fit(codes, vectors.astype(float), weights)
         if weights is None:
@@ -124,7 +125,7 @@ class Searcher:
         return fitted
 
     def _kept_weights(self, codes: Codes, vectors: Vectors) -> Floats | None:
-        """Return the fitted logarithms in the cache, shape (dimensions, 36); None if there are none within the bounds."""
+        """Return the cached logarithms, shape (dimensions, 36); None without any within the bounds."""
         shape = min(vectors.shape[1], MOST_DIMENSIONS), len(START)
         known = self.service.cache.vector(*_place(codes, vectors), size=shape[0] * shape[1])
         if known is None:

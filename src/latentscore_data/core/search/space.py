@@ -50,7 +50,7 @@ def one_hot(codes: Codes) -> Floats:
 
 
 def drawn(chances: Floats, count: int, rng: np.random.Generator) -> Codes:
-    """Return ``count`` configs with labels sampled independently by ``chances``, shape (185,), whose sum per field is 1."""
+    """Return ``count`` configs with labels sampled by ``chances``, shape (185,), whose sum per field is 1."""
     codes = np.empty((count, len(NAMES)), dtype=np.int8)
     for at, (start, size) in enumerate(zip(STARTS, SIZES, strict=True)):
         edges = np.cumsum(chances[start : start + size])
@@ -64,8 +64,8 @@ def uniform() -> Floats:
 
 
 def mixed(parents: Codes, count: int, chances: Floats, rng: np.random.Generator, moves: float = 2.0) -> Codes:
-    """Return ``count`` children: half of them are crossed from two parents, then about ``moves`` fields of each are sampled
-    again by ``chances``."""
+    """Return ``count`` children: half of them are crossed from two parents, then about ``moves`` fields of each are
+    sampled again by ``chances``."""
     first, second = (parents[rng.integers(len(parents), size=count)] for _ in range(2))
     take = (rng.random((count, len(NAMES))) < 0.3) & (rng.random(count) < 0.5)[:, None]
     children = np.where(take, second, first).astype(np.int8)

@@ -1,10 +1,10 @@
 """The surrogate: predicts a scorer's vectors from labels without rendering, with a Gaussian process for each dimension.
 
-The kernel is ``s + c * s**2`` with ``s = sum(w_f * k_f)`` over the 34 fields, so each field and each pair of fields has its
-own effect. The weights ``w`` (automatic relevance determination) maximize the likelihood of the training vectors
-(Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, chapter 5). ``k_f`` is 1 for equal labels, else 0; on
-ordered fields it decreases with the distance. The mean of such a process is a quadratic form of the 185 one-hot columns, so
-the cost of a prediction does not depend on the number of training configs.
+The kernel is ``s + c * s**2`` with ``s = sum(w_f * k_f)`` over the 34 fields, so each field and each pair of fields has
+its own effect. The weights ``w`` (automatic relevance determination) maximize the likelihood of the training vectors
+(Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, chapter 5). ``k_f`` is 1 for equal labels, else
+0; on ordered fields it decreases with the distance. The mean of such a process is a quadratic form of the 185 one-hot
+columns, so the cost of a prediction does not depend on the number of training configs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ STIFF = 0.02
 SURROGATE_VERSION = 1
 """Incremented if the same configs and vectors would give other weights."""
 START = np.log(np.array([0.5 / len(SIZES)] * len(SIZES) + [0.3, 0.3]))
-"""Initial logarithms of the field weights, of ``c`` and of the noise variance, in units of the variance of the values."""
+"""Initial logarithms of field weights, ``c`` and noise variance, in units of the variance of the values."""
 
 BOUNDS = [(-12.0, 3.0)] * (len(START) - 1) + [(-6.0, 3.0)]
 """Bounds of the logarithms. The noise has a lower bound, because a kernel of many configs without noise is singular."""
@@ -215,8 +215,8 @@ def _fitted(table: Floats, values: Floats) -> list[Floats]:
 
 
 def _evidence(logs: Floats, values: Floats, grams: Floats, above: Places) -> tuple[float, Floats]:
-    """Return the penalized negative log likelihood of a column and its gradient. ``grams`` has the upper triangle of each
-    field's Gram matrix."""
+    """Return the penalized negative log likelihood of a column and its gradient. ``grams`` has the upper triangle of
+    each field's Gram matrix."""
     from scipy.linalg import cho_solve, cholesky
 
     weights, square, noise = np.exp(logs[:-2]), np.exp(logs[-2]), np.exp(logs[-1])

@@ -60,8 +60,8 @@ class VibeSearch:
     """The state of one search: call :meth:`ask` for payloads, render them, and pass the renders to :meth:`tell`, until
     :meth:`ask` returns none.
 
-    ``model`` are the valid payloads of the vibe's candidates. A change of a field in ``held`` from its label in the first
-    of them costs as much as one of a named field. The payloads depend only on the arguments and the scores.
+    ``model`` are the valid payloads of the vibe's candidates. A change of a field in ``held`` from its label in the
+    first of them costs as much as one of a named field. The payloads depend only on the arguments and the scores.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class VibeSearch:
         return Prediction(score, surrogate.uncertainty)
 
     def _payload(self, code: Codes) -> Payload:
-        """Return the payload of a found config, with title and palettes of the start that differs in the fewest fields."""
+        """Return the payload of a found config, with title and palettes of the most similar start."""
         apart = (self._method.codes != code).sum(axis=1)
         starts = [at for at, origin in enumerate(self.found.origins) if origin != "search"]
         config = decode(code)
@@ -162,7 +162,8 @@ class VibeSearch:
 
 
 def near_payloads(vibe: str, settings: SearchSettings) -> list[Payload]:
-    """Return the payloads of the nearest vibes of the starter set, then of the map in the settings, each the nearest first.
+    """Return the payloads of the nearest vibes of the starter set, then of the map in the settings, each the nearest
+    first.
 
     Raises :class:`InputError` for a map that cannot be read or cannot embed the vibe.
     """
@@ -185,7 +186,7 @@ def _open_map(path: Path) -> VibeMap:
 
 
 def payload_of(match: Match, thinking: str) -> dict[str, Any]:
-    """Return a row of a map as a payload of labels. A missing title or missing palettes are those of the offline model."""
+    """Return a row of a map as a payload of labels. The offline model adds a missing title or palettes."""
     config = match.config
     labels = config if isinstance(config, MusicConfigPrompt) else config.to_prompt()
     offline = payload_for(match.vibe, temperature=0.0, seed=0, sample_idx=0)

@@ -106,11 +106,11 @@ def find_sources(names: Iterable[str]) -> list[Source]:
 
 
 def draw_sample(texts: Iterable[SourceText], size: int, seed: int) -> tuple[list[SourceText], int]:
-    """Return the ``size`` texts with the smallest hash of seed and id, in the order of ``texts``, and the number of texts
-    that were read.
+    """Return the ``size`` texts with the smallest hash of seed and id, in the order of ``texts``, and the number of
+    texts that were read.
 
-    The sample is uniform, does not depend on the order of the texts, and changes little if texts are added. Only ``size``
-    texts are in memory.
+    The sample is uniform, does not depend on the order of the texts, and changes little if texts are added. Only
+    ``size`` texts are in memory.
     """
     heap: list[tuple[float, int, SourceText]] = []
     seen = 0
@@ -142,7 +142,8 @@ def local_files(path: Path) -> list[Path]:
 def _listed(path: Path) -> tuple[list[Path], list[Path], list[Unread]]:
     """Return the files with texts, the links out of the folder, and the other files. Hidden files are left out.
 
-    Links out of the folder are not read: a downloaded or unpacked folder could add any file of this machine to a sample.
+    Links out of the folder are not read: a downloaded or unpacked folder could add any file of this machine to a
+    sample.
     """
     if path.is_file():
         return [path] if _suffix(path) else [], [], []
@@ -193,8 +194,8 @@ class Reader:
     def read(self, root: Path, files: Iterable[Path]) -> Iterator[SourceText]:
         """Yield the texts of local files.
 
-        A file that cannot be read (wrong encoding, no text column) is added to ``unread`` if ``root`` is a folder. Else it
-        raises :class:`InputError`.
+        A file that cannot be read (wrong encoding, no text column) is added to ``unread`` if ``root`` is a folder. Else
+        it raises :class:`InputError`.
         """
         several = root.is_dir()
         for file in files:
@@ -211,8 +212,8 @@ class Reader:
             yield from self._texts(file, place, encoding)
 
     def _look_at(self, file: Path) -> str:
-        """Return the encoding of a file. Raises :class:`InputError` for a file in another encoding, and for a table without
-        a text column."""
+        """Return the encoding of a file. Raises :class:`InputError` for a file in another encoding, and for a table
+        without a text column."""
         if _suffix(file) == ".parquet":
             return ""
         encoding = find_encoding(file, self.encoding)
@@ -245,8 +246,8 @@ class Reader:
         return name
 
     def row(self, row: Line, where: str, place: str) -> Iterator[SourceText]:
-        """Yield the text of one row, nothing for an empty one. Raises :class:`InputError` with row and column if the value is
-        not text."""
+        """Yield the text of one row, nothing for an empty one. Raises :class:`InputError` with row and column if the
+        value is not text."""
         name = self._column = self._name_in(row, where)
         value = row[name]
         if value is not None and not isinstance(value, str):
@@ -322,8 +323,8 @@ def read_text(path: Path, encoding: str) -> str:
 def _read_parquet(path: Path, text_field: str | None) -> Iterator[tuple[int, str, Line]]:
     """Yield (row number, column of the text, row) of a parquet file, with the columns that a source text can use.
 
-    A value without a Python equivalent (a date in the year 20000, text that is not UTF-8) becomes None. In the text column
-    it raises :class:`InputError`; so do a file that is not parquet, and a missing column.
+    A value without a Python equivalent (a date in the year 20000, text that is not UTF-8) becomes None. In the text
+    column it raises :class:`InputError`; so do a file that is not parquet, and a missing column.
     """
     require("pyarrow", "hub", f"reading {path.name}")
     import pyarrow

@@ -1,4 +1,4 @@
-"""Formats of local files: the encoding (UTF-8, UTF-16 with a byte-order mark, or the user's), and CSV and TSV tables."""
+"""Formats of local files: encodings (UTF-8, UTF-16 with a byte-order mark, or the user's), CSV and TSV tables."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _after(read: bytes, line: int, at: int) -> tuple[int, int]:
 
 
 def _likely(piece: bytes) -> str:
-    """Return the probable encoding of these bytes: cp1252 has letters and quotes where Latin-1 has control characters."""
+    """Return the probable encoding: cp1252 has letters and quotes where Latin-1 has control characters."""
     return "cp1252" if any(0x80 <= byte < 0xA0 for byte in piece) else "latin-1"
 
 
@@ -94,8 +94,8 @@ DELIMITERS = ",;\t|"
 def read_table(path: Path, encoding: str) -> Iterator[tuple[int, Line]]:
     """Yield (last line of the row, row) of a table whose first line names the columns.
 
-    Cells are texts; missing ones at the end of a row are None. Blank lines are skipped. Raises :class:`InputError` with file
-    and line for an unclosed quotation mark, and for a row with more cells than columns.
+    Cells are texts; missing ones at the end of a row are None. Blank lines are skipped. Raises :class:`InputError` with
+    file and line for an unclosed quotation mark, and for a row with more cells than columns.
     """
     columns: list[str] = []
     for line, cells in _lines(path, encoding):

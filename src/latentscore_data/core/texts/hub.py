@@ -61,7 +61,8 @@ class HubPlan:
 def plan(source: Source, settings: DownloadSettings) -> HubPlan:
     """Return the files of a data set and the order of reading. Sends a few small requests and downloads no data.
 
-    Raises :class:`MissingError` if the data set does not exist, is not accessible to this user, or the hub does not respond.
+    Raises :class:`MissingError` if the data set does not exist, is not accessible to this user, or the hub does not
+    respond.
     """
     require("datasets", "hub", f"downloading {source.name}")
     with _hub_errors(source):
@@ -92,8 +93,8 @@ def sample_hub(
 ) -> Sample:
     """Return the sample. Each file's texts are appended to ``partial``, so that an interrupted download resumes there.
 
-    ``fingerprint`` identifies the sample: a ``partial`` of another one is deleted, and so is any with ``overwrite``. Raises
-    what :func:`plan` raises, and :class:`InputError` for a damaged file.
+    ``fingerprint`` identifies the sample: a ``partial`` of another one is deleted, and so is any with ``overwrite``.
+    Raises what :func:`plan` raises, and :class:`InputError` for a damaged file.
     """
     source = planned.source
     name = digest(fingerprint, planned.revision)
@@ -160,7 +161,7 @@ def _texts(reader: Reader, rows: Iterator[tuple[int, Line]], source: Source, sha
 
 
 def _read_partial(path: Path, name: str) -> dict[int, tuple[list[SourceText], int, int]]:
-    """Return (texts, number read, number empty) of each file that an interrupted download of the same sample finished."""
+    """Return (texts, number read, number empty) of each file that an interrupted download finished."""
     if not path.exists():
         return {}
     texts: dict[int, list[SourceText]] = {}

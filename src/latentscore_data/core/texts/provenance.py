@@ -54,7 +54,7 @@ class Provenance:
         return sorted({work.license for work in self.works if dataset in (None, work.dataset)})
 
     def missing_notices(self) -> list[str]:
-        """Return the facts that are missing for publication: unknown licences, and attributions without author or address."""
+        """Return what prevents publication: unknown licences, and attributions without author or address."""
         problems: list[str] = []
         unlicensed = Counter(work.dataset for work in self.works if work.license == UNKNOWN)
         problems += [f"the licence of the texts of {name} is unknown" for name in unlicensed]
@@ -97,7 +97,8 @@ class Origins:
     def joined(self, workspace: Workspace, source_licenses: Sequence[str] = ()) -> Provenance:
         """Return the origin of the rows, with the metadata of the workspace's texts.
 
-        ``source_licenses`` are ``DATASET=LICENCE`` for texts without a licence. Raises :class:`InputError` for other ones.
+        ``source_licenses`` are ``DATASET=LICENCE`` for texts without a licence. Raises :class:`InputError` for other
+        ones.
         """
         given = licenses_by_dataset(source_licenses)
         wanted = set(self._texts)

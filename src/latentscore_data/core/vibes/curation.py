@@ -1,4 +1,4 @@
-"""Curation of a workspace's vibe rows: near-duplicates, splits, noise. Rows are streamed; they are never all in memory."""
+"""Curation of vibe rows: near-duplicates, splits, noise. Rows are streamed; they are never all in memory."""
 
 from __future__ import annotations
 
@@ -69,9 +69,9 @@ def arrange(
 ) -> Arranged:
     """Drop near-duplicates, draw splits, add noise, and write ``.vibes/<SPLIT>.jsonl``. The rows are read twice.
 
-    ``filled`` are the units that an earlier run put into splits that would have been empty. ``embed_by`` embeds instead of
-    this process. ``from_elsewhere`` are rows in these files that no stage made; they are appended to the others. Raises
-    :class:`MissingError` for more than ``dedupe.exact_up_to`` rows without the library of the index.
+    ``filled`` are the units that an earlier run put into splits that would have been empty. ``embed_by`` embeds instead
+    of this process. ``from_elsewhere`` are rows in these files that no stage made; they are appended to the others.
+    Raises :class:`MissingError` for more than ``dedupe.exact_up_to`` rows without the library of the index.
     """
     facts = _Facts(noise)
     texts = _require_index_above(facts.note(rows()), dedupe.exact_up_to)

@@ -84,8 +84,8 @@ def _is_fetched(repo: str, file: str) -> bool:
 
 
 def load_embedder(choice: EmbedderChoice, named_by: str = "dedupe.model (--dedupe-model of vibes)") -> Embedder:
-    """Load the embedder. Raises :class:`MissingError` if its library or weights are missing; ``named_by`` is the setting
-    that the remedy names."""
+    """Load the embedder. Raises :class:`MissingError` if its library or weights are missing; ``named_by`` is the
+    setting that the remedy names."""
     try:
         return make_embedder(choice.name)
     except EmbedderError as error:
@@ -115,7 +115,7 @@ def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 def embed_stream(
     texts: Iterable[str], embedder: Embedder, step: SlowStep | None = None, by: EmbedBatches | None = None
 ) -> NDArray[np.float32]:
-    """Return unit vectors, shape (n, dim). The texts are read once and not kept. ``by`` embeds instead of this process."""
+    """Return unit vectors, shape (n, dim). The texts are not kept. ``by`` embeds instead of this process."""
     vectors = np.empty((EMBED_ROWS, embedder.dim), np.float32)
     count = 0
     batches = batched(texts, EMBED_ROWS)
@@ -163,20 +163,20 @@ class _AllKept:
 
 
 PROBED = 16
-"""Cells of the index that are searched for each row. On random rows, the hardest case, 8 cells have a recall of 99.95 %."""
+"""Cells of the index that are searched for each row. On random rows, the hardest case, 8 have a recall of 99.95 %."""
 MOST_CELLS = 2048
 TRAINED_ON = 40
 """Rows per cell that the cells are fitted on; below this number faiss prints a warning."""
 
 
 class _IndexedKept:
-    """The rows that stay so far, in an inverted file (``faiss.IndexIVFFlat``). Cosines are exact, but a row in a cell that is
-    not searched is missed, and :meth:`closest` returns a smaller cosine.
+    """The rows that stay so far, in an inverted file (``faiss.IndexIVFFlat``). Cosines are exact, but a row in a cell
+    that is not searched is missed, and :meth:`closest` returns a smaller cosine.
 
     Reasons for faiss-cpu, measured on 2 cores with 384 dimensions: one abi3 wheel for each platform (19 MB, 66 MB
     installed), MIT, 20 s for 100,000 rows, and equal results with any number of threads. usearch (Apache-2.0, 57 MB
-    installed with numkong) took 32 s for 20,000 rows at a lower recall, because its graph is built row by row, and depends
-    on the order of threads. hnswlib has no wheels.
+    installed with numkong) took 32 s for 20,000 rows at a lower recall, because its graph is built row by row, and
+    depends on the order of threads. hnswlib has no wheels.
     """
 
     def __init__(self, vectors: NDArray[np.float32]) -> None:
@@ -212,8 +212,9 @@ def require_index() -> None:
 def near_duplicates(vectors: NDArray[np.float32], threshold: float, exact_up_to: int) -> NearDuplicates:
     """Return the rows of ``vectors`` (unit rows, shape (n, dim)) that stay, so that no two are near-duplicates.
 
-    Up to ``exact_up_to`` rows, all pairs are compared. Above, an index misses some near-duplicates; its recall is measured
-    on a sample. The result is deterministic. Raises :class:`MissingError` if the index is needed and not installed.
+    Up to ``exact_up_to`` rows, all pairs are compared. Above, an index misses some near-duplicates; its recall is
+    measured on a sample. The result is deterministic. Raises :class:`MissingError` if the index is needed and not
+    installed.
     """
     if len(vectors) <= exact_up_to:
         return NearDuplicates(first_of_each(vectors, threshold), "exact")
@@ -247,8 +248,8 @@ def _recall(vectors: NDArray[np.float32], stays: NDArray[np.bool_], threshold: f
 def first_of_each(
     vectors: NDArray[np.float32], threshold: float, kept: _AllKept | _IndexedKept | None = None
 ) -> NDArray[np.bool_]:
-    """Return a mask of the rows that stay, shape (n,): in order, a row is dropped if its cosine to an earlier row that stays
-    is at least ``threshold``.
+    """Return a mask of the rows that stay, shape (n,): in order, a row is dropped if its cosine to an earlier row that
+    stays is at least ``threshold``.
 
     Without ``kept`` the result is exact. Rows are compared in blocks, which bounds the additional memory.
     """
@@ -286,8 +287,8 @@ CHOSEN_TOGETHER = 25_000
 def farthest_points(vectors: NDArray[np.float32], count: int) -> list[int]:
     """Return the indices of ``count`` rows with low similarity to each other (farthest-point sampling by cosine).
 
-    Each row is the least similar to the earlier ones. More than ``CHOSEN_TOGETHER`` rows are divided into parts of at most
-    that size, and each part contributes an equal share.
+    Each row is the least similar to the earlier ones. More than ``CHOSEN_TOGETHER`` rows are divided into parts of at
+    most that size, and each part contributes an equal share.
     """
     parts = -(-len(vectors) // CHOSEN_TOGETHER)
     step = SlowStep(f"vibes: the most diverse of {len(vectors):,}", count)
@@ -302,9 +303,9 @@ def farthest_points(vectors: NDArray[np.float32], count: int) -> list[int]:
 def _farthest_of(vectors: NDArray[np.float32], before: NDArray[np.float32], count: int, step: SlowStep) -> list[int]:
     """Return the farthest points of one part, given the points ``before`` of earlier parts.
 
-    Without earlier points, the first is the row least similar to the mean. The result is exact, although several points are
-    chosen in one pass over all rows: a row's similarity to the chosen points can only increase, so a candidate with a lower
-    value than the old value of every other row is also lower than their new values.
+    Without earlier points, the first is the row least similar to the mean. The result is exact, although several points
+    are chosen in one pass over all rows: a row's similarity to the chosen points can only increase, so a candidate with
+    a lower value than the old value of every other row is also lower than their new values.
     """
     total = len(vectors)
     count = min(count, total)
@@ -335,7 +336,7 @@ def _farthest_of(vectors: NDArray[np.float32], before: NDArray[np.float32], coun
 def _choose_among(
     vectors: NDArray[np.float32], nearest: NDArray[np.float32], bound: float, most: int
 ) -> NDArray[np.intp]:
-    """Return up to ``most`` farthest points among candidates, until a row outside, with at least ``bound``, may be farther."""
+    """Return up to ``most`` farthest candidates, until a row outside (with at least ``bound``) may be farther."""
     pairs = vectors @ vectors.T
     nearest = nearest.copy()
     chosen: list[int] = []

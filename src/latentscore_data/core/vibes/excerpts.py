@@ -45,8 +45,8 @@ def vibes_for(
 ) -> TextVibes:
     """Return up to ``max_vibes`` vibes of an English text, the scene with the highest score first.
 
-    ``text`` may contain ``(Page k)`` marks; each vibe has the page of its scene, 0 without marks. A text without words has
-    no vibes.
+    ``text`` may contain ``(Page k)`` marks; each vibe has the page of its scene, 0 without marks. A text without words
+    has no vibes.
     """
     sentences = _sentences(text)
     scenes = sorted(_scenes(sentences, scene_words), key=_rank)
@@ -98,7 +98,7 @@ def _sentences(text: str) -> list[_Sentence]:
 
 
 def _scenes(sentences: list[_Sentence], scene_words: int) -> list[list[_Sentence]]:
-    """Return runs of sentences of one page with about ``scene_words`` words; a short last run is added to the one before."""
+    """Return runs of sentences of one page with about ``scene_words`` words; a short last run joins the one before."""
     scenes: list[list[_Sentence]] = []
     words = 0
     for sentence in sentences:
@@ -166,8 +166,8 @@ def _cut(text: str, words: int) -> str:
 
 
 def _densest(text: str, at_least: int, at_most: int) -> str:
-    """Return the run of ``at_least`` to ``at_most`` words with the most mood words, if possible without function words at
-    its ends."""
+    """Return the run of ``at_least`` to ``at_most`` words with the most mood words, if possible without function words
+    at its ends."""
     words = re.findall(r"[^\W_]+(?:[-'’][^\W_]+)*[,;]?", text)
     best, best_rank = words[:at_most], (-1.0, 0, 0)
     for length in range(min(at_least, len(words)), min(at_most, len(words)) + 1):
@@ -209,7 +209,7 @@ _NOT_A_NAME = frozenset(_CAPITALISED.split())
 
 
 def _names(sentences: list[_Sentence]) -> list[str]:
-    """Return capitalized words that occur at least twice inside sentences and rarely as places, the most frequent first."""
+    """Return capitalized words that occur twice or more inside sentences, without places, the most frequent first."""
     counts: Counter[str] = Counter()
     small = {w for s in sentences for w in re.findall(r"\b[a-z]+\b", s.text)}
     places = Counter(

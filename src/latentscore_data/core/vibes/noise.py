@@ -35,7 +35,7 @@ def noise_draw(row_id: str, settings: NoiseSettings) -> float:
 
 
 def with_noise(row: VibeRow, noisy: bool, settings: NoiseSettings) -> VibeRow:
-    """Return the row with ``vibe_noisy`` and ``tags_noisy``: with typing errors if ``noisy``, else equal to the originals."""
+    """Return the row with ``vibe_noisy`` and ``tags_noisy``: with typing errors if ``noisy``, else the originals."""
     if not noisy:
         return row.model_copy(update={"vibe_noisy": row.vibe_original, "tags_noisy": list(row.tags_original)})
     rng = rng_for(settings.seed, row.row_id, "slips")

@@ -56,7 +56,7 @@ class Ladder(BaseModel):
     xs: Annotated[str, BeforeValidator(_tidy), Field(min_length=1), _text_schema("1 to 3 words")]
 
     def wordings(self) -> list[tuple[Level, str]]:
-        """Return (level, text) from longest to shortest; one pair, with the level of its length, if all five are equal."""
+        """Return (level, text) from longest to shortest; one pair, with the level of its length, if all are equal."""
         found: list[tuple[Level, str]] = [(level, getattr(self, level)) for level in LEVELS]
         return found if len({text for _, text in found}) > 1 else [(level_of(self.xl), self.xl)]
 
@@ -104,8 +104,8 @@ class TextVibes(BaseModel):
     vibes: list[Vibe]
 
 
-# The schema without characters, which saves tokens where they are not kept. A docstring is part of the schema that a model
-# gets, so a changed docstring changes the cache keys.
+# The schema without characters, which saves tokens where they are not kept. Docstrings are part of the schema that a
+# model gets, and so of the cache keys.
 
 
 class SceneVibe(Vibe):

@@ -36,9 +36,9 @@ def draw_splits(
 ) -> Draw:
     """Draw a split for each unit: a source, or a row with ``split_by = "row"``. ``vectors`` has one row per unit.
 
-    TEST and SFT-Val depend only on a hash of seed and name, so adding units moves no unit out of them. GRPO gets the most
-    different of the other units (farthest-point sampling), SFT-Train the rest. A split that would be empty gets the unit
-    with the smallest hash. ``filled`` are these units of an earlier draw, which keep their split.
+    TEST and SFT-Val depend only on a hash of seed and name, so adding units moves no unit out of them. GRPO gets the
+    most different of the other units (farthest-point sampling), SFT-Train the rest. A split that would be empty gets
+    the unit with the smallest hash. ``filled`` are these units of an earlier draw, which keep their split.
     """
     hashes = {unit: unit_hash(settings.seed, unit, "split") for unit in units}
     splits: dict[str, Split] = {}

@@ -22,7 +22,7 @@ SUITES = ("short", "typo", "out-of-domain", "controllability")
 
 
 def suite_file(suite: str) -> Path | None:
-    """Return the user's file of a suite; None for a bundled one. Raises :class:`InputError` for a name that is neither."""
+    """Return the user's file of a suite; None for a bundled one. Raises :class:`InputError` for an unknown name."""
     if suite in SUITES:
         return None
     path = Path(suite).expanduser()
