@@ -41,7 +41,7 @@ from latentscore_data.core.scoring.acoustic import TYPICAL, AcousticScorer, aske
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import make_scorer
 from latentscore_data.core.scoring.service import ScoringService
-from latentscore_data.core.search.method import Foresight, Method
+from latentscore_data.core.search.method import Method, Prediction
 from latentscore_data.core.search.prior import Prior, make_prior, named_fields, share_kept
 from latentscore_data.core.search.report import interval as bootstrap
 from latentscore_data.core.search.searcher import NO_VIBE, Searcher, one_thread
@@ -260,10 +260,10 @@ def compare_optimizers(aside: Sequence[dict[str, Any]], searcher: Searcher) -> N
 
         truth = partial(scored, searcher.surrogate)
         starts = encode([*model, *near])
-        foresight = Foresight(partial(scored, half), half.doubt)
+        prediction = Prediction(partial(scored, half), half.uncertainty)
         for name, values in {
             "prior alone": by_prior(prior, truth, starts, vibe),
-            "own, surrogate": by_own(prior, truth, starts, vibe, foresight),
+            "own, surrogate": by_own(prior, truth, starts, vibe, prediction),
             "own, no surrogate": by_own(prior, truth, starts, vibe, None),
             "(1+1) evolution": by_one_plus_one(prior, truth, starts, vibe),
             "CatCMA": by_catcma(prior, truth, starts, vibe),
@@ -281,11 +281,11 @@ def by_prior(prior: Prior, truth: Objective, starts: Codes, vibe: str) -> Floats
     return truth(codes) - prior.cost(codes)
 
 
-def by_own(prior: Prior, truth: Objective, starts: Codes, vibe: str, foresight: Foresight | None) -> Floats:
+def by_own(prior: Prior, truth: Objective, starts: Codes, vibe: str, prediction: Prediction | None) -> Floats:
     method = Method(prior, rng_for("own", vibe))
     method.tell(starts, truth(starts))
     while (left := EVALUATIONS - len(method.codes)) > 0:
-        codes = method.ask(min(12, left), foresight)
+        codes = method.ask(min(12, left), prediction)
         method.tell(codes, truth(codes))
     return method.gains
 

@@ -200,6 +200,7 @@ def test_a_killed_run_goes_on_where_it_stopped(lsdata: Lsdata, root: Path):
         (("--source", "baseline:random=a", "--source", "baseline:keywords=a"), 2, "the label a is used more than once"),
         (("--source", "baseline:random", "--baseline", "b"), 2, "there is no source b"),
         (("--split", "SFT-Val"), 3, "there are no SFT-Val rows"),
+        (("--split", "SFT-Val", "--split", "TEST"), 2, "--split has 2 values: SFT-Val, TEST"),
         (("--suite", "controllability", "--source", "dataset:config_payload"), 2, "contains no configs"),
         (("--on", "mars"), 2, "unknown place 'mars'"),
     ],

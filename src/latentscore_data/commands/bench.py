@@ -29,6 +29,7 @@ from latentscore_data.commands._options import (
     show,
 )
 from latentscore_data.core.base.display import say
+from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.layers import Values
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.workspace import Workspace
@@ -53,11 +54,21 @@ SOURCES_HELP = (
 )
 
 
+def one_split(splits: list[str]) -> str:
+    """Return the only split. Raises :class:`InputError` for several: the option takes one, unlike that of ``configs``."""
+    if len(splits) > 1:
+        raise InputError(f"--split has {len(splits)} values: {', '.join(splits)}", "run lsdata bench once per split")
+    return splits[0]
+
+
 OPTIONS = {
     "bench.sources": setting_option(
         "bench.sources", "--source", metavar="KIND:NAME[=LABEL]", help=SOURCES_HELP, autocompletion=complete_source
     ),
-    "bench.split": setting_option("bench.split", autocompletion=complete_split),
+    "bench.split": Annotated[
+        list[str] | None,
+        typer.Option("--split", help="Split whose rows the sources answer.", autocompletion=complete_split),
+    ],
     "bench.suite": setting_option(
         "bench.suite", metavar="NAME|FILE", help="short, typo, out-of-domain, controllability, or a file."
     ),
@@ -103,6 +114,9 @@ def bench(
         lsdata bench --source litellm:openai/gpt-4o-mini=mini --source baseline:random --max-cost 2
         lsdata bench --suite controllability --source baseline:keywords
     """
+    flags = given.get("bench", {})
+    if "split" in flags:
+        flags["split"] = one_split(flags["split"])
     settings = load_to_ask(calls, hosted_sources, **given)
     executor = make_executor(on or "here", settings, say)
     workspace = Workspace(settings.paths.root)
@@ -114,7 +128,7 @@ def bench(
         return
     trusted = trusted_scorers(settings, given, trust_settings)
     context = RunContext(yes, executor=executor, trusted=trusted, **again)
-    of_the_chain = "name" not in given.get("bench", {})
+    of_the_chain = "name" not in flags
     with workspace.lock("bench"), closing(executor):
         show(run_bench(settings, context, human_pack=human_pack, of_the_chain=of_the_chain))
 

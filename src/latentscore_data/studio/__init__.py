@@ -1,1 +1,1 @@
-"""The studio: a page on this machine that plays typed vibes and shows the rows of a workspace."""
+"""The studio: a web page, served on this machine, that plays vibes and shows the rows of a workspace."""

@@ -1,24 +1,21 @@
-"""Who answers a typed vibe: the models of the page's menu, their candidates, and what asking them costs."""
+"""The models in the page's menu, their candidates for a vibe, and their prices."""
 
 from __future__ import annotations
 
-import asyncio
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from latentscore import MapError, MusicConfigPrompt, VibeMap, load_map, parse_payload
+from latentscore import MapError, VibeMap, load_map, parse_payload
 from latentscore.config import MusicConfigPromptPayload
-from latentscore.json_search import JsonObject
 from latentscore.labels import FIELDS, Label
-from latentscore.meaning.offline import payload_for, title_for
+from latentscore.meaning.offline import payload_for
 from latentscore.seeds import digest, rng_for
 from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.base.ledger import Ledger
@@ -35,20 +32,22 @@ from latentscore_data.core.llm.client import connect
 from latentscore_data.core.llm.plan import Plan, example_answer, make_plan
 from latentscore_data.core.llm.prices import costs_nothing
 from latentscore_data.core.llm.routes import check_route
+from latentscore_data.core.llm.types import Question
 from latentscore_data.core.models.runs import find_runs
 from latentscore_data.core.scoring.cache import ScoreCache
+from latentscore_data.core.search.vibe_search import payload_of
 from latentscore_data.core.vibes.dedupe import choose_embedder, load_embedder
 
 STATIONARY = ("root", "mode", "register_min_oct", "register_max_oct")
-"""Fields that a variation leaves alone: another key is another piece."""
+"""Fields that a variation does not change, so that its key and range stay."""
 
 CHANGED_FIELDS = 5
-"""Fields that a variation of a piece changes."""
+"""Number of fields that a variation changes."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A line of the menu. ``most`` is the largest number of candidates it gives; ``paid`` asks for price and cap first."""
+    """A line of the menu. ``most`` is the largest number of candidates; a ``paid`` model needs a confirmed cost cap."""
 
     id: str
     label: str
@@ -58,7 +57,7 @@ class Source:
 
 
 class Answers:
-    """The candidates of typed vibes. Methods block and belong into a thread, but for :meth:`ask_hosted`."""
+    """The candidates of vibes. Methods except :meth:`ask_hosted` block: call them in a thread."""
 
     def __init__(self, settings: Settings, workspace: Workspace, cache: ScoreCache) -> None:
         self._settings, self._workspace, self._cache = settings, workspace, cache
@@ -67,8 +66,8 @@ class Answers:
         self._lock = threading.Lock()
 
     def sources(self) -> list[Source]:
-        """What this workspace has, the offline model first."""
-        found = [Source(BUILTIN_MODEL, "Offline model", "reads English, free", 8)]
+        """Return the models of this workspace, the offline model first."""
+        found = [Source(BUILTIN_MODEL, "Offline model", "English, free")]
         found += [
             Source(f"map:{name}", f"Map {name}", "nearest vibes of an exported map") for name in self._map_paths()
         ]
@@ -78,22 +77,26 @@ class Answers:
         model = self._settings.model_of("configs")
         if not model.startswith("builtin/"):
             free = costs_nothing(model, self._settings.llm)
-            found.append(Source(f"hosted:{model}", model, "" if free else "costs money", 8, not free))
+            found.append(Source(f"hosted:{model}", model, "" if free else "costs money", paid=not free))
         return found
 
     def warm(self) -> None:
-        """Load the offline model's tables, so that the first vibe does not wait for them."""
+        """Load the tables of the offline model, so that the first vibe does not wait for them."""
         payload_for("rain", temperature=0.0, seed=0, sample_idx=0)
 
     def source(self, wanted: str) -> Source:
-        """The line of the menu with this id. Raises :class:`InputError`."""
+        """Return the model with this id. Raises :class:`InputError` for an unknown one."""
         for source in self.sources():
             if source.id == wanted:
                 return source
         raise InputError(f"there is no model {wanted[:100]!r} in this workspace", "reload the page for the new list")
 
     def answer(self, vibe: str, source: Source, n: int, seed: int) -> list[Payload]:
-        """Up to ``n`` different payloads for a vibe, from a source that is not hosted."""
+        """Return up to ``n`` payloads for a vibe, from a model that is not hosted.
+
+        Raises :class:`InputError` if the model gives no valid answer, :class:`MissingError` for a missing or damaged
+        map.
+        """
         kind = source.id.partition(":")[0]
         answer = {"builtin/keywords": self._offline, "map": self._mapped, "lookup": self._mapped, "local": self._local}
         with self._lock if kind == "local" else nullcontext():
@@ -110,16 +113,8 @@ class Answers:
         vector = vibe_map.embed(vibe) if source.id != "lookup" else self._embedder().embed([vibe])[0]
         found: dict[str, Payload] = {}
         for match in vibe_map.nearest(vector, 3 * n):
-            config = match.config
-            words = config if isinstance(config, MusicConfigPrompt) else config.to_prompt()
-            config = words.model_dump()
-            palettes = [palette.model_dump(mode="json") for palette in match.palettes]
-            thinking = f"nearest: “{match.vibe[:160]}” (cosine {match.similarity:.2f})"
-            payload = {"thinking": thinking, "title": match.title or title_for(match.vibe), "config": config}
-            # Without palettes of its own it has the offline model's for the same words.
-            offline = payload_for(match.vibe, temperature=0.0, seed=0, sample_idx=0)
-            payload["palettes"] = palettes or [palette.model_dump(mode="json") for palette in offline.palettes]
-            found.setdefault(digest(sorted(config.items(), key=lambda item: item[0])), payload)
+            payload = payload_of(match, f"nearest: “{match.vibe[:160]}” (cosine {match.similarity:.2f})")
+            found.setdefault(digest(sorted(payload["config"].items())), payload)
         return list(found.values())[:n]
 
     def _local(self, vibe: str, source: Source, n: int, seed: int) -> list[Payload]:
@@ -135,18 +130,21 @@ class Answers:
         return [answer.payload]
 
     def price(self, vibe: str, source: Source, n: int) -> Plan:
-        """What asking a hosted model would cost."""
+        """Return the calls and the cost of asking a hosted model for ``n`` candidates."""
         model = source.id.partition(":")[2]
-        settings = self._settings.configs.model_copy(update={"n": n})
         return make_plan(
-            model, [questions(typed_row(vibe), settings)], MusicConfigPromptPayload, example_answer(),
-            self._settings.llm, self._workspace.llm_cache,
+            model, [self._questions(vibe, n)], MusicConfigPromptPayload, example_answer(), self._settings.llm,
+            self._workspace.llm_cache,
         )  # fmt: skip
 
-    async def ask_hosted(self, vibe: str, source: Source, n: int, cap_usd: float | None) -> list[Payload]:
-        """The answers of a hosted model, for at most ``cap_usd``.
+    def _questions(self, vibe: str, n: int) -> list[Question]:
+        return questions(typed_row(vibe), self._settings.configs.model_copy(update={"n": n}))
 
-        Raises :class:`InputError` for a paid model without a cap, :class:`StoppedError` when the cap is reached.
+    async def ask_hosted(self, vibe: str, source: Source, n: int, cap_usd: float | None) -> list[Payload]:
+        """Return the candidates of a hosted model, for at most ``cap_usd``.
+
+        Raises :class:`InputError` for a paid model without a cap, :class:`StoppedError` at the cap, and
+        :class:`MissingError` if the call fails or no answer is valid.
         """
         model = source.id.partition(":")[2]
         if source.paid and cap_usd is None:
@@ -157,9 +155,8 @@ class Answers:
             model, capped, cache_path=self._workspace.llm_cache, ledger=Ledger(self._workspace.ledger), stage="studio",
             runs=self._workspace.train_dir,
         )  # fmt: skip
-        asked = questions(typed_row(vibe), self._settings.configs.model_copy(update={"n": n}))
         try:
-            payloads, errors = await ask_for_candidates(asked, llm)
+            payloads, errors = await ask_for_candidates(self._questions(vibe, n), llm)
         except RowFailure as failure:
             raise MissingError(f"{model} failed: {failure.message}") from None
         finally:
@@ -170,13 +167,13 @@ class Answers:
         return found
 
     def _map_paths(self) -> dict[str, Path]:
-        """The exported text maps, by the name of their folder."""
+        """Return the exported text maps by the names of their folders."""
         folder = self._workspace.export_dir
         files = sorted(folder.glob("*/map.safetensors")) if folder.is_dir() else []
         return {path.parent.name: path.parent for path in files}
 
     def _runs(self) -> list[str]:
-        """The finished training runs, the newest first; none without the ml extra, which loads them."""
+        """Return the ids of finished training runs, the newest first; none without the ml extra."""
         if find_spec("torch") is None:
             return []
         return [run.run_id for run in find_runs(self._workspace.train_dir) if run.done][:20]
@@ -210,14 +207,14 @@ class Answers:
 
 
 def typed_row(vibe: str) -> VibeRow:
-    """A typed vibe as a row."""
+    """Return a vibe as a row."""
     return VibeRow(row_id=vibe, dataset="typed", id_in_dataset=vibe, vibe_original=vibe)
 
 
 def variations(payload: Mapping[str, Any], n: int, locked: Sequence[str], seed: int) -> list[Payload]:
-    """``n`` payloads near to one: a few fields moved, those that are locked left alone. The first is the payload itself.
+    """Return the payload and ``n - 1`` variations, each with a few changed fields; ``locked`` fields do not change.
 
-    Raises :class:`InvalidConfigError` for a payload that is none.
+    Raises :class:`InvalidConfigError` for an invalid payload.
     """
     valid = parse_payload(payload)
     config = valid.config.model_dump()
@@ -233,7 +230,7 @@ def variations(payload: Mapping[str, Any], n: int, locked: Sequence[str], seed: 
 
 
 def _neighbour(name: str, label: Label, rng: np.random.Generator) -> Label:
-    """The next label up or down on an ordered field, any other label elsewhere."""
+    """Return a random other label; on an ordered field, the next one up or down."""
     spec = FIELDS[name]
     at = spec.labels.index(label)
     if spec.ordered:
@@ -241,12 +238,3 @@ def _neighbour(name: str, label: Label, rng: np.random.Generator) -> Label:
     else:
         places = [place for place in range(len(spec.labels)) if place != at]
     return spec.labels[places[int(rng.integers(len(places)))]]
-
-
-def as_dicts(sources: Sequence[Source]) -> list[JsonObject]:
-    return [asdict(source) for source in sources]
-
-
-async def in_thread(work: Callable[..., Any], *args: Any) -> Any:
-    """The result of blocking work, without stopping the event loop. Errors of ours pass through."""
-    return await asyncio.get_running_loop().run_in_executor(None, partial(work, *args))

@@ -1,11 +1,18 @@
-"""The page's API: each handler takes a call and gives a reply. Paths and methods are in :data:`ROUTES`."""
+"""The API of the studio's page: one handler for each of :data:`ROUTES`.
+
+A handler raises an error of :mod:`~latentscore_data.core.base.errors` for a call that fails; the page shows its
+message.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from latentscore import RENDERER_VERSION, MusicConfig, MusicConfigPrompt, parse_config, parse_payload, starter_pairs
@@ -21,13 +28,13 @@ from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import make_scorers, scorer_plans
 from latentscore_data.core.scoring.service import ScoredRender, ScoringService
-from latentscore_data.studio.answers import Answers, as_dicts, in_thread, variations
+from latentscore_data.studio.answers import Answers, variations
 from latentscore_data.studio.exchange import Call, Reply, as_json
 from latentscore_data.studio.kept import LONGEST_BLOCK_SECONDS, Streams
 from latentscore_data.studio.places import Places
 from latentscore_data.studio.playlists import Playlists
 from latentscore_data.studio.preferences import by_source
-from latentscore_data.studio.renders import FORMATS, PLAYED, Renders, Sound
+from latentscore_data.studio.renders import FORMATS, PLAYED, Renders, SharedRenderer, Sound
 from latentscore_data.studio.rows import SORTS, Rows, Wanted
 from latentscore_data.studio.searches import Searches
 
@@ -48,11 +55,14 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Space": ("space", "stereo", "echo", "brightness"),
     "Feel": ("motion", "attack", "grain"),
 }  # fmt: skip
-"""The fields as a musician thinks of them; every field is in one group."""
+"""The groups of fields on the page; every field is in one group."""
 
 
 class Studio:
-    """What the handlers share: the renderers, the scoring service and the models. Use it as a context manager."""
+    """The state that handlers share: renderers, scoring service, models. Use it as a context manager.
+
+    Entering raises :class:`InputError` for a scorer that costs money, :class:`MissingError` for one that cannot run.
+    """
 
     def __init__(self, settings: Settings, trusted: frozenset[str] = frozenset()) -> None:
         self.settings, self.workspace = settings, Workspace(settings.paths.root)
@@ -73,7 +83,7 @@ class Studio:
             scorers = make_scorers(needs)
             self.renders = Renders(scoring.workers)
             opened.callback(self.renders.close)
-            make = self.renders.for_scorers
+            make = partial(SharedRenderer, self.renders)
             self.service = opened.enter_context(ScoringService(scorers, scoring, cache, make_renderer=make))
             self.rows, self.places = Rows(root, self.settings), Places(root)
             self.playlists, self.streams = Playlists(root.root), Streams()
@@ -93,7 +103,7 @@ Handler = Callable[[Studio, Call], Awaitable[Reply]]
 
 
 async def setup(studio: Studio, call: Call) -> Reply:
-    """What the page needs once: the fields in groups, the menu of models, limits."""
+    """Return the data for the start of the page: fields and their groups, models, limits."""
     fields = {
         name: {
             "kind": spec.kind,
@@ -111,7 +121,7 @@ async def setup(studio: Studio, call: Call) -> Reply:
             "fields": fields,
             "groups": GROUPS,
             "bpm": {str(label): beats_per_minute(float(tempo.number(label))) for label in tempo.labels},
-            "models": as_dicts(await in_thread(studio.answers.sources)),
+            "models": [asdict(source) for source in await asyncio.to_thread(studio.answers.sources)],
             "scorer": studio.service.scorers[0].name,
             "scored_seed": studio.settings.scoring.seed,
             "scored_seconds": studio.settings.scoring.seconds,
@@ -123,7 +133,7 @@ async def setup(studio: Studio, call: Call) -> Reply:
 
 
 async def answer(studio: Studio, call: Call) -> Reply:
-    """A vibe's candidates with their scores, the best first."""
+    """Return the candidates of a vibe with their scores, the best first."""
     started = time.perf_counter()
     vibe = _vibe(call)
     n, seed = call.whole("n", 1, MOST_CANDIDATES, 4), call.whole("seed", 0, HIGHEST_SEED, 0)
@@ -132,21 +142,21 @@ async def answer(studio: Studio, call: Call) -> Reply:
         cap = call.number("cap_usd", 0.0, 1000.0, 0.0) if "cap_usd" in call.data else None
         payloads = await studio.answers.ask_hosted(vibe, source, n, cap)
     else:
-        payloads = await in_thread(studio.answers.answer, vibe, source, n, seed)
+        payloads = await asyncio.to_thread(studio.answers.answer, vibe, source, n, seed)
     candidates = await _ranked(studio, call, vibe, payloads)
     took = round(time.perf_counter() - started, 3)
     return as_json({"vibe": vibe, "candidates": candidates, "note": _note(studio, vibe), "seconds": took})
 
 
 async def price(studio: Studio, call: Call) -> Reply:
-    """What the candidates of a vibe would cost; asks nobody."""
+    """Return the price of a vibe's candidates, without a call of the model."""
     source = studio.answers.source(call.text("model", 300))
-    plan = await in_thread(studio.answers.price, _vibe(call), source, call.whole("n", 1, MOST_CANDIDATES, 4))
+    plan = await asyncio.to_thread(studio.answers.price, _vibe(call), source, call.whole("n", 1, MOST_CANDIDATES, 4))
     return as_json({**plan.to_dict(), "spends": plan.spends})
 
 
 async def near(studio: Studio, call: Call) -> Reply:
-    """Variations of a payload, scored against the vibe; the payload itself is among them."""
+    """Return variations of a payload and the payload itself, with their scores for the vibe, the best first."""
     payload, vibe = dict(call.mapping("payload")), call.text("vibe", LONGEST_VIBE, "").strip()
     n, seed = call.whole("n", 2, MOST_CANDIDATES, 4), call.whole("seed", 0, HIGHEST_SEED, 0)
     found = variations(payload, n, call.words("locked"), seed)
@@ -154,29 +164,29 @@ async def near(studio: Studio, call: Call) -> Reply:
 
 
 async def better(studio: Studio, call: Call) -> Reply:
-    """Begin a search for a better config from a payload."""
+    """Start a search for a better config, from a payload."""
     vibe, payload = _vibe(call), parse_payload(call.mapping("payload")).repair().model_dump(mode="json")
     renders = call.whole("renders", 8, MOST_SEARCHED, 64)
-    return as_json(await in_thread(studio.searches.open, vibe, payload, call.words("locked"), renders))
+    return as_json(await asyncio.to_thread(studio.searches.open, vibe, payload, call.words("locked"), renders))
 
 
 async def better_step(studio: Studio, call: Call) -> Reply:
     """Render and score the next configs of a search."""
     name = call.text("search", 40)
-    vibe, payloads = await in_thread(studio.searches.ask, name)
+    vibe, payloads = await asyncio.to_thread(studio.searches.ask, name)
     renders = await call.wait(*(studio.service.submit(vibe, payload) for payload in payloads))
-    return as_json(await in_thread(studio.searches.tell, name, renders))
+    return as_json(await asyncio.to_thread(studio.searches.tell, name, renders))
 
 
 async def surprise(studio: Studio, call: Call) -> Reply:
-    """A vibe that somebody wrote for the starter set."""
+    """Return a random vibe of the starter set."""
     found = starter_pairs()
     at = int(rng_for("studio surprise", call.whole("seed", 0, HIGHEST_SEED, 0)).integers(len(found)))
     return as_json({"vibe": found[at]["vibe"]})
 
 
 async def why(studio: Studio, call: Call) -> Reply:
-    """How much of the score each field carries: the score minus that with the field at its default."""
+    """Return the contribution of each field: the score minus the score with the field at its default."""
     vibe, config = _vibe(call), _labels(call.mapping("config"))
     changed: dict[str, JsonObject] = {}
     for name, spec in FIELDS.items():
@@ -192,7 +202,7 @@ async def why(studio: Studio, call: Call) -> Reply:
 
 
 async def sound(studio: Studio, call: Call) -> Reply:
-    """One config as sound, in one of the formats of :data:`renders.FORMATS`; or an excerpt of it, to play."""
+    """Return the sound of a config in one of :data:`FORMATS`, or an excerpt of it in one of :data:`PLAYED`."""
     kind = call.text("format", 10, "pcm")
     if kind not in FORMATS:
         raise InputError(f"format {kind!r} is unknown", f"formats: {', '.join(FORMATS)}")
@@ -212,39 +222,45 @@ async def sound(studio: Studio, call: Call) -> Reply:
 
 
 async def open_stream(studio: Studio, call: Call) -> Reply:
-    """Begin music without an end from a config and a seed."""
+    """Start an endless stream from a config and a seed, and return its name."""
     config, seed = _labels(call.mapping("config")), call.whole("seed", 0, HIGHEST_SEED, 0)
-    return as_json({"stream": await in_thread(studio.streams.open, config, seed)})
+    return as_json({"stream": await asyncio.to_thread(studio.streams.open, config, seed)})
 
 
 async def read_stream(studio: Studio, call: Call) -> Reply:
-    """The next block of a stream, as 16-bit samples."""
+    """Return the next block of a stream: 16-bit stereo samples at 48 kHz."""
     seconds = call.number("seconds", 0.05, LONGEST_BLOCK_SECONDS, 0.5)
-    return Reply(await in_thread(studio.streams.read, call.text("stream", 40), seconds), "application/octet-stream")
+    return Reply(
+        await asyncio.to_thread(studio.streams.read, call.text("stream", 40), seconds), "application/octet-stream"
+    )
 
 
 async def update_stream(studio: Studio, call: Call) -> Reply:
-    """Change the config of a stream from its next bar line on."""
-    await in_thread(studio.streams.update, call.text("stream", 40), _labels(call.mapping("config")))
+    """Change the config of a stream at its next bar line."""
+    await asyncio.to_thread(studio.streams.update, call.text("stream", 40), _labels(call.mapping("config")))
     return as_json({"changed": True})
 
 
 async def rows(studio: Studio, call: Call) -> Reply:
-    """A page of the workspace's rows that match a filter."""
+    """Return a page of the rows that match a filter."""
     texts = {name: call.text(name, 300, "") for name in ("search", "split", "dataset", "level", "state", "verdict")}
     sort = call.text("sort", 20, "file")
     if sort not in SORTS:
         raise InputError(f"rows cannot be sorted by {sort!r}", f"possible: {', '.join(SORTS)}")
     wanted = Wanted(
-        **texts, least=_limit(call, "least"), most=_limit(call, "most"), sort=sort, descending=call.data.get("descending") is True,
-        field=call.text("field", 60, ""), label=call.text("label", 60, ""),
-    )  # fmt: skip
-    return as_json(await in_thread(studio.rows.page, wanted, call.whole("offset", 0, 10**9, 0)))
+        **texts,
+        least=None if call.data.get("least") is None else call.number("least", -1e9, 1e9, 0.0),
+        sort=sort,
+        descending=call.data.get("descending") is True,
+        field=call.text("field", 60, ""),
+        label=call.text("label", 60, ""),
+    )
+    return as_json(await asyncio.to_thread(studio.rows.page, wanted, call.whole("offset", 0, 10**9, 0)))
 
 
 async def row(studio: Studio, call: Call) -> Reply:
-    """One row in full: candidates, question, attempts, mark."""
-    return as_json(await in_thread(studio.rows.row, call.text("id", 2000)))
+    """Return one row in full: candidates, question, attempts, mark."""
+    return as_json(await asyncio.to_thread(studio.rows.row, call.text("id", 2000)))
 
 
 async def mark(studio: Studio, call: Call) -> Reply:
@@ -252,54 +268,48 @@ async def mark(studio: Studio, call: Call) -> Reply:
     verdict = call.text("verdict", 10, "none")
     if verdict not in VERDICTS:
         raise InputError(f"a verdict is one of {', '.join(VERDICTS)}, not {verdict!r}")
-    await in_thread(studio.rows.mark, call.text("id", 2000), Mark(verdict, call.text("note", 2000, "").strip()))
+    await asyncio.to_thread(studio.rows.mark, call.text("id", 2000), Mark(verdict, call.text("note", 2000, "").strip()))
     return as_json({"marked": True})
 
 
 async def prefer(studio: Studio, call: Call) -> Reply:
-    """Append that one candidate of a row fits better than another, or that neither does (``tied`` is 1)."""
-    better, worse = (call.whole(side, 0, 255, 0) for side in ("better", "worse"))
-    await in_thread(
-        lambda: studio.rows.prefer(call.text("id", 2000), better, worse, tied=call.whole("tied", 0, 1, 0) == 1)
-    )
+    """Append the answer that one candidate fits better than another, or that there is no difference (``tied``)."""
+    better, worse, tied = call.whole("better", 0, 255, 0), call.whole("worse", 0, 255, 0), call.whole("tied", 0, 1, 0)
+    await asyncio.to_thread(studio.rows.prefer, call.text("id", 2000), better, worse, tied=tied == 1)
     return as_json({"marked": True})
 
 
 async def preferences(studio: Studio, call: Call) -> Reply:
-    """What the answers to "which fits better?" say about sources and about the scorer."""
-    return as_json(await in_thread(lambda: by_source(read_preferences(studio.workspace.root, ties=True))))
+    """Return what the answers to "which fits better?" show: strengths of sources, and the scorer's agreement."""
+    return as_json(await asyncio.to_thread(lambda: by_source(read_preferences(studio.workspace.root, ties=True))))
 
 
 async def places(studio: Studio, call: Call) -> Reply:
-    """Training runs, benchmarks and reports of the workspace."""
-    return as_json(await in_thread(studio.places.listed))
+    """Return the training runs, benchmarks and reports of the workspace."""
+    return as_json(await asyncio.to_thread(studio.places.listed))
 
 
 async def open_place(studio: Studio, call: Call) -> Reply:
-    """The address under which a benchmark's or a report's page can be opened now."""
-    return as_json({"address": await in_thread(studio.places.open, call.text("id", 300))})
+    """Return an address at which the page of a benchmark or report can be opened now."""
+    return as_json({"address": await asyncio.to_thread(studio.places.open, call.text("id", 300))})
 
 
 async def playlists(studio: Studio, call: Call) -> Reply:
-    """The saved playlists."""
-    return as_json({"playlists": await in_thread(studio.playlists.names)})
+    """Return the saved playlists."""
+    return as_json({"playlists": await asyncio.to_thread(studio.playlists.names)})
 
 
 async def playlist(studio: Studio, call: Call) -> Reply:
-    """Load, save or delete one playlist, by ``do``."""
+    """Load, save or delete one playlist, depending on ``do``."""
     name, do = call.text("name", 200), call.text("do", 10, "load")
     if do == "save":
         pieces = call.data.get("pieces")
-        await in_thread(studio.playlists.save, name, pieces if isinstance(pieces, list) else [])
+        await asyncio.to_thread(studio.playlists.save, name, pieces if isinstance(pieces, list) else [])
     elif do == "delete":
-        await in_thread(studio.playlists.delete, name)
+        await asyncio.to_thread(studio.playlists.delete, name)
     else:
-        return as_json(await in_thread(studio.playlists.load, name))
-    return as_json({"playlists": await in_thread(studio.playlists.names)})
-
-
-def _limit(call: Call, name: str) -> float | None:
-    return None if call.data.get(name) is None else call.number(name, -1e9, 1e9, 0.0)
+        return as_json(await asyncio.to_thread(studio.playlists.load, name))
+    return as_json({"playlists": await asyncio.to_thread(studio.playlists.names)})
 
 
 def _vibe(call: Call) -> str:
@@ -310,14 +320,16 @@ def _vibe(call: Call) -> str:
 
 
 def _labels(config: Mapping[str, Any]) -> JsonObject:
-    """A whole config in labels. Raises :class:`InvalidConfigError`."""
+    """Return a complete config of labels. Raises :class:`InvalidConfigError`."""
     parsed = parse_config(config)
-    words = parsed if isinstance(parsed, MusicConfigPrompt) else parsed.to_prompt()
-    return words.model_dump()
+    return (parsed if isinstance(parsed, MusicConfigPrompt) else parsed.to_prompt()).model_dump()
 
 
 async def _ranked(studio: Studio, call: Call, vibe: str, payloads: Sequence[Mapping[str, Any]]) -> list[JsonObject]:
-    """The payloads with score, parts and failure, best first; those without a score last."""
+    """Return the payloads with score, parts and failure, the best first and those without a score last.
+
+    Raises :class:`MissingError` without payloads.
+    """
     valid = [parse_payload(payload).repair().model_dump(mode="json") for payload in payloads]
     if not valid:
         raise MissingError("this model gave no candidate", "use another model of the menu")
@@ -343,10 +355,10 @@ def _final(render: ScoredRender, studio: Studio) -> float | None:
 
 
 def _note(studio: Studio, vibe: str) -> str | None:
-    """What to know where the scorer had nothing to go by."""
+    """Return a note if the scorer cannot interpret the vibe; else None."""
     if studio.service.scorers[0].name != "acoustic" or nothing_asked(vibe) is None:
         return None
-    return "The scorer reads nothing in these words, so the order of the candidates means nothing."
+    return "The scorer cannot interpret these words, so the order of the candidates means nothing."
 
 
 ROUTES: dict[tuple[str, str], Handler] = {
@@ -372,4 +384,4 @@ ROUTES: dict[tuple[str, str], Handler] = {
     ("GET", "/api/playlists"): playlists,
     ("POST", "/api/playlist"): playlist,
 }
-"""Every handler by method and path."""
+"""The handlers by method and path."""

@@ -1,4 +1,4 @@
-"""The web application: static files, the API's routes, and who may ask (Host, Origin, token, size)."""
+"""The web application: static files, the routes of the API, and access control (Host, Origin, token, size)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from latentscore import InvalidConfigError
@@ -40,7 +41,7 @@ PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""Nothing inline runs, nothing leaves for another place, nobody frames the page."""
+"""No inline scripts, no requests to other hosts, no embedding in frames."""
 
 HEADERS = {
     "Content-Security-Policy": PAGE_POLICY,
@@ -57,7 +58,7 @@ REPORT_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-"""A report's page has an origin of its own: its scripts reach neither the token nor the API."""
+"""A report's page has an opaque origin, so that its scripts can access neither the token nor the API."""
 
 MEDIA_TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8",
                ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}  # fmt: skip
@@ -65,18 +66,18 @@ MEDIA_TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css; charset=u
 
 @dataclass(frozen=True)
 class Access:
-    """Who may ask: the token, and whether only this machine is served."""
+    """Access control: the token, and the address that the server listens on."""
 
     token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
     host: str = "127.0.0.1"
 
     @property
     def loopback(self) -> bool:
-        """True when the server listens on this machine only."""
+        """Whether the server listens on this machine only."""
         return _is_loopback(self.host)
 
     def refusal(self, headers: Mapping[str, str]) -> str | None:
-        """Why a request is not answered: a foreign Host (DNS rebinding) or a foreign Origin. None when it may pass."""
+        """Return why a request is refused (a foreign Host, as in DNS rebinding, or Origin); None if it is allowed."""
         host = headers.get("host", "")
         if not self._knows(_without_port(host)):
             return "the Host header names another machine"
@@ -86,13 +87,14 @@ class Access:
         return None
 
     def _knows(self, name: str) -> bool:
-        """A page of another site can point its own name at this machine, but not an address or this machine's name."""
+        """Return whether a Host is this machine's. Another site can make its own name resolve to this machine, but not
+        an IP address or this machine's name."""
         if _is_loopback(name) or name == self.host:
             return True
         return not self.loopback and (_is_address(name) or name.lower() == socket.gethostname().lower())
 
     def accepts(self, headers: Mapping[str, str]) -> bool:
-        """True for the right token, compared in constant time."""
+        """Return whether the token is right, comparing in constant time."""
         given = headers.get("authorization", "").removeprefix("Bearer ")
         return secrets.compare_digest(given.encode(), self.token.encode())
 
@@ -118,18 +120,18 @@ def _without_port(host: str) -> str:
 
 
 def static_files() -> dict[str, tuple[bytes, str]]:
-    """The page's own files by their address, read once: an address is a key of this table and never a path."""
+    """Return the page's files by address. Addresses are keys of this table, so that none becomes a path."""
     folder = files("latentscore_data.studio").joinpath("static")
     found = {
-        f"/static/{item.name}": (item.read_bytes(), MEDIA_TYPES["." + item.name.rpartition(".")[2]])
+        f"/static/{item.name}": (item.read_bytes(), MEDIA_TYPES[suffix])
         for item in folder.iterdir()
-        if "." + item.name.rpartition(".")[2] in MEDIA_TYPES
+        if (suffix := PurePath(item.name).suffix) in MEDIA_TYPES
     }
     return {**found, "/": found["/static/index.html"]}
 
 
 def make_app(studio: Studio, access: Access) -> Starlette:
-    """The application. Every API call needs the token; the page itself holds nothing that is secret."""
+    """Return the application. API calls need the token; the page's files contain no secrets."""
     from starlette.applications import Starlette
     from starlette.responses import FileResponse
     from starlette.routing import Route
@@ -166,7 +168,7 @@ def _endpoint(handler: Handler, studio: Studio, access: Access) -> Any:
         if not access.accepts(request.headers):
             return _response(as_json({"error": "the token is missing or of an earlier start"}, 401))
         try:
-            call = Call(await _json(request), request.path_params, lambda: _disconnected(request))
+            call = Call(await _json(request), lambda: _disconnected(request))
             return _response(await handler(studio, call))
         except Gone:
             return _response(Reply(b"", status=499))
@@ -177,7 +179,7 @@ def _endpoint(handler: Handler, studio: Studio, access: Access) -> Any:
 
 
 def _failure(error: Exception) -> Reply:
-    """The error as the page shows it: what failed, and what to do."""
+    """Return the reply for an error, with message and remedy. An unknown error is logged."""
     if isinstance(error, LsdataError):
         status = {InputError: 400, MissingError: 404, StoppedError: 402, OutputError: 507}.get(type(error), 500)
         return as_json({"error": redact(clean(error.message)), "remedy": redact(clean(error.remedy))}, status)
@@ -195,7 +197,7 @@ def _failure(error: Exception) -> Reply:
 
 
 async def _json(request: Request) -> JsonObject:
-    """The JSON object of a POST, empty for a GET. Raises :class:`InputError`."""
+    """Return the JSON object of a POST, an empty one for a GET. Raises :class:`InputError` for another body."""
     if request.method == "GET":
         return {}
     if not request.headers.get("content-type", "").startswith("application/json"):
@@ -222,4 +224,4 @@ async def _disconnected(request: Request) -> None:
 def _response(reply: Reply) -> Response:
     from starlette.responses import Response
 
-    return Response(reply.body, reply.status, {**HEADERS, **reply.headers}, media_type=reply.media_type)
+    return Response(reply.body, reply.status, HEADERS, media_type=reply.media_type)

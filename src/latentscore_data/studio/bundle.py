@@ -1,4 +1,4 @@
-"""A static copy: chosen rows, or one typed vibe, as a folder whose page plays from a file without a server."""
+"""The static copy of the studio: a folder with a page of players for rows, or for one vibe, that needs no server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.bench.report import render_report
 from latentscore_data.core.export.folder import new_folder, write_record
-from latentscore_data.core.scoring.clips import Clip
 from latentscore_data.studio.renders import Renders
 
 PAGE = "index.html"
@@ -24,11 +23,11 @@ PAGE = "index.html"
 def write_bundle(
     folder: Path, settings: Settings, vibe: str | None, splits: Sequence[str], limit: int, overwrite: bool
 ) -> int:
-    """Write ``index.html`` and ``audio/*.mp3``; return the number of pieces.
+    """Write ``index.html`` and ``audio/*.mp3``, and return the number of pieces.
 
-    With a ``vibe`` it is the offline model's one piece, otherwise the winners of ``limit`` rows of ``splits``, spread over the
-    texts.
-    Raises :class:`MissingError` where no row has a winner, :class:`OutputError` for a folder that is not ours.
+    With ``vibe``, there is one piece by the offline model; else the winners of ``limit`` rows of ``splits``, spread
+    over the texts. Raises :class:`MissingError` if no row has a winner, :class:`OutputError` for a folder with other
+    files.
     """
     rows = [_typed(vibe)] if vibe is not None else list(_winners(settings, splits or SPLITS, limit))
     if not rows:
@@ -37,8 +36,10 @@ def write_bundle(
     with new_folder(folder, overwrite) as draft, closing(Renders(settings.scoring.workers)) as renders:
         clips = [renders.clip(row.config_payload or {}, settings.scoring) for row in rows]
         shown: list[BenchRow] = []
-        for row, clip in zip(rows, clips, strict=True):
-            shown.append(_with_sound(row, clip.result(), draft / "audio"))
+        for row, future in zip(rows, clips, strict=True):
+            path, clip = draft / "audio" / f"{digest(row.row_id)[:16]}.mp3", future.result()
+            clip.write(path)
+            shown.append(row.model_copy(update={"audio_file": path.name, "peaks": clip.peaks}))
         render_report(None, shown, draft / "audio", draft / PAGE, heading=vibe or "Pieces of this workspace")
         write_record(draft, "studio", {"rows": len(rows)})
     return len(rows)
@@ -50,7 +51,7 @@ def _winners(settings: Settings, splits: Sequence[str], limit: int) -> Iterator[
     def rows() -> Iterator[ScoredRow]:
         return (row for path in files for row in read_rows(path, ScoredRow) if row.config_payload is not None)
 
-    # Read twice, so that only the ids of all rows are held.
+    # Read twice, so that only the ids of all rows are in memory.
     shown = set(spread((row.row_id for row in rows()), limit, text_of))
     for row in rows():
         if row.row_id in shown:
@@ -64,9 +65,3 @@ def _winners(settings: Settings, splits: Sequence[str], limit: int) -> Iterator[
 def _typed(vibe: str) -> BenchRow:
     payload = payload_for(vibe, temperature=0.0, seed=0, sample_idx=0).model_dump(mode="json")
     return BenchRow(row_id=vibe, source="offline model", vibe_original=vibe, valid=True, config_payload=payload)
-
-
-def _with_sound(row: BenchRow, clip: Clip, audio: Path) -> BenchRow:
-    path = audio / f"{digest(row.row_id)[:16]}.mp3"
-    clip.write(path)
-    return row.model_copy(update={"audio_file": path.name, "peaks": clip.peaks})

@@ -1,4 +1,4 @@
-"""Training runs, benchmarks and reports of the workspace, and the files of a report that the page has opened."""
+"""Training runs, benchmarks and reports of the workspace, and the files of opened reports."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ SERVED = {
     ".svg": "image/svg+xml",
     ".png": "image/png",
 }
-"""The files of a report that are served, with their media types."""
+"""The extensions of a report's files that are served, with their media types."""
 
 ROUNDS = ".improve/*/rounds.json"
-"""Where the rounds of a model's improvement are listed, under the data root."""
+"""The files with the rounds of ``lsdata improve``, under the data root."""
 
 MOST_FILES = 50_000
 MOST_OPEN = 8
-"""Reports that stay open; the oldest closes."""
+"""Largest number of open reports; the oldest is closed."""
 
 MOST_POINTS = 200
-"""Points of a training curve."""
+"""Largest number of points of a training curve."""
 
 
 class Places:
-    """What else the workspace holds. A report is opened under a random name, and only its listed files are served."""
+    """Runs and reports of a workspace. An open report has a random name; only its listed files are served."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._open: OrderedDict[str, dict[str, Path]] = OrderedDict()
 
     def listed(self) -> JsonObject:
-        """Runs with their curves, rounds of improve, benchmarks and reports, each with the name that :meth:`open` takes."""
+        """Return runs with their curves, rounds of ``improve``, and pages with the ``id`` for :meth:`open`."""
         return {
             "runs": [_run(run) for run in find_runs(self._workspace.train_dir)],
             "rounds": [_rounds(path) for path in sorted(self._workspace.root.glob(ROUNDS))],
@@ -53,14 +53,14 @@ class Places:
         }
 
     def open(self, name: str) -> str:
-        """The address of a benchmark's or an export's page. Raises :class:`InputError` for one that is not listed."""
+        """Return the address of a benchmark's or an export's page. Raises :class:`InputError` for an unknown id."""
         page = self._pages().get(name)
         if page is None:
             raise InputError(f"there is no page {name[:100]!r} in this workspace", "reload the list")
         folder = page.parent
         found: dict[str, Path] = {}
         for path in folder.rglob("*"):
-            # A workspace that was fetched or unpacked could otherwise bring any file of this machine into its report.
+            # A link in a downloaded or unpacked workspace could otherwise serve any file of this machine.
             if path.suffix in SERVED and path.is_file() and not leads_out(path, folder) and len(found) < MOST_FILES:
                 found[path.relative_to(folder).as_posix()] = path
         key = secrets.token_urlsafe(18)
@@ -70,7 +70,7 @@ class Places:
         return f"/open/{key}/{page.name}"
 
     def file(self, key: str, name: str) -> Path | None:
-        """A listed file of an open report; both parts are looked up, neither is made into a path."""
+        """Return a listed file of an open report, else None. Neither ``key`` nor ``name`` becomes a path."""
         return self._open.get(key, {}).get(name)
 
     def _pages(self) -> dict[str, Path]:
@@ -81,7 +81,7 @@ class Places:
 
 
 def _run(run: RunFolder) -> JsonObject:
-    """A training run with its losses, thinned out to what a small picture shows."""
+    """Return a training run with its curves, with at most :data:`MOST_POINTS` points each."""
     try:
         record, history = run.record(), run.history()
     except InputError as error:
@@ -101,12 +101,12 @@ _FIGURES = ("against_round_0", "low", "high", "entropy", "answered", "learned")
 
 
 def _number(value: object) -> float | None:
-    """The value where it is a number that a picture can show."""
+    """Return the value if it is a number that can be plotted; else None."""
     return value if isinstance(value, int | float) and abs(value) < 1e300 else None
 
 
 def _rounds(path: Path) -> JsonObject:
-    """The rounds of one improvement as a table: models, mean scores, the judge against round 0."""
+    """Return the rounds of one ``improve`` as a table: models, mean scores, differences to round 0."""
     name = path.parent.name
     try:
         found = read_object(path, f"delete {path.parent}")
@@ -128,7 +128,7 @@ def _rounds(path: Path) -> JsonObject:
 
 
 def _headline(folder: Path) -> JsonObject:
-    """What a benchmark's summary says first: its scorer and the mean of each source."""
+    """Return title, scorer and mean of each source from a benchmark's summary; an empty object without one."""
     path = folder / "summary.json"
     if not path.exists():
         return {}

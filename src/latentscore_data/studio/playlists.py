@@ -1,4 +1,4 @@
-"""Playlists: lists of kept pieces, one JSON file each in the workspace."""
+"""Playlists: lists of pieces, one JSON file each in the workspace."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ LONGEST_NAME = 80
 
 
 class Playlists:
-    """The playlists under ``.playlists/``. A file's name is a hash of the playlist's, so no text becomes a path."""
+    """The playlists under ``.playlists/``. File names are hashes of the names, so that no name becomes a path."""
 
     def __init__(self, root: Path) -> None:
         self._folder = root / ".playlists"
 
     def names(self) -> list[JsonObject]:
-        """Every playlist with the number of its pieces, the newest first. A damaged file is left out."""
+        """Return name, number of pieces and time of each playlist, the newest first. Damaged files are left out."""
         found: list[JsonObject] = []
         for path in self._folder.glob("*.json") if self._folder.is_dir() else ():
             try:
@@ -36,7 +36,10 @@ class Playlists:
         return sorted(found, key=lambda one: one["saved"], reverse=True)
 
     def save(self, name: str, pieces: Sequence[Any]) -> None:
-        """Write a playlist; one of the same name is replaced. Raises :class:`InputError` and :class:`OutputError`."""
+        """Write a playlist, replacing one with the same name.
+
+        Raises :class:`InputError` for an invalid name or piece, :class:`OutputError` if the file cannot be written.
+        """
         name = name.strip()
         if not name or len(name) > LONGEST_NAME:
             raise InputError(f"a playlist's name has 1 to {LONGEST_NAME} characters")
@@ -52,7 +55,7 @@ class Playlists:
         replace_json(path, value)
 
     def load(self, name: str) -> JsonObject:
-        """A playlist with its pieces. Raises :class:`InputError`."""
+        """Return a playlist with its pieces. Raises :class:`InputError` if it does not exist or is damaged."""
         path = self._path(name)
         if not path.exists():
             raise InputError(f"there is no playlist {name[:LONGEST_NAME]!r}", "reload the page")
@@ -63,7 +66,7 @@ class Playlists:
         return {"name": name, "pieces": [_checked(piece) for piece in pieces]}
 
     def delete(self, name: str) -> None:
-        """Remove a playlist; one that is not there is no error. Raises :class:`OutputError`."""
+        """Delete a playlist, if it exists. Raises :class:`OutputError` if the file cannot be deleted."""
         path = self._path(name)
         with writing(path):
             path.unlink(missing_ok=True)
@@ -73,7 +76,7 @@ class Playlists:
 
 
 def _checked(piece: Any) -> JsonObject:
-    """A piece as it is kept: a whole payload with vibe, seed and length. Raises :class:`InputError`."""
+    """Return a piece as it is stored: a payload with vibe, seed and length. Raises :class:`InputError`."""
     if not isinstance(piece, Mapping):
         raise InputError("a piece of a playlist must be a JSON object")
     seed, seconds = piece.get("seed"), piece.get("seconds")

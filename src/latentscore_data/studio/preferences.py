@@ -1,22 +1,23 @@
-"""The answers to "which fits better?": what is kept of one, and what all of them say about sources and candidates."""
+"""Answers to "which fits better?": the stored preference, and strengths of sources and candidates."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.marks import Preference, config_digest, has_config
 from latentscore_data.core.base.rows import ScoredRow
-from latentscore_data.core.bench.strengths import Game, Player, fit
+from latentscore_data.core.bench.strengths import Game, fit
 
 RESAMPLES = 200
 
 
 def preference_of(row: ScoredRow, better: int, worse: int, *, tied: bool = False) -> Preference:
-    """The answer that one candidate of a row fits better than another, or as well (``tied``). Raises :class:`InputError` for a missing candidate."""
+    """Return the preference for one candidate of a row over another, or for neither (``tied``).
+
+    Raises :class:`InputError` for a missing candidate.
+    """
     found = [row.config_candidates[i] if i < len(row.config_candidates) else None for i in (better, worse)]
     if not has_config(found[0]) or not has_config(found[1]) or better == worse:
         raise InputError(f"row {row.row_id[:100]!r} has no candidates {better} and {worse}")
@@ -29,16 +30,16 @@ def preference_of(row: ScoredRow, better: int, worse: int, *, tied: bool = False
 
 
 def _source(row: ScoredRow, at: int) -> str:
-    """What gave a candidate, and whether the scorer chose it."""
+    """Return the origin of a candidate, and whether the scorer selected it."""
     origin = row.candidate_origins[at] if at < len(row.candidate_origins) else "model"
-    giver = (row.config_model or "unknown model") if origin == "model" else origin
-    return f"{giver}, {'chosen' if at == row.best_index else 'not chosen'}"
+    name = (row.config_model or "unknown model") if origin == "model" else origin
+    return f"{name}, {'chosen' if at == row.best_index else 'not chosen'}"
 
 
 def by_source(preferences: Sequence[Preference]) -> JsonObject:
-    """Strengths of the sources that met another one, and how often the scorer agrees with people."""
+    """Return the strengths of sources that were compared with another one, and the scorer's agreement with people."""
     games = [
-        Game(one.better_source, one.worse_source, _choice(one), one.document or one.row_id)
+        Game(one.better_source, one.worse_source, 2 if one.tied else 0, one.document or one.row_id)
         for one in preferences
         if one.better_source and one.worse_source and one.better_source != one.worse_source
     ]
@@ -57,35 +58,28 @@ def by_source(preferences: Sequence[Preference]) -> JsonObject:
         "agree": sum(scored),
         "scored": len(scored),
         "agree_interval": _wilson(sum(scored), len(scored)),
-        "sources": [_shown(player) for player in fit(games, resamples=RESAMPLES).players] if games else [],
+        "sources": [player.to_dict() for player in fit(games, resamples=RESAMPLES)[0]] if games else [],
     }
 
 
 def by_candidate(row: ScoredRow, preferences: Sequence[Preference]) -> dict[int, JsonObject]:
-    """Strengths of the candidates of one row, by their index; each answer is resampled by itself."""
+    """Return the strengths of the candidates of one row by their index. Answers are resampled independently."""
     at = {config_digest(payload): str(i) for i, payload in enumerate(row.config_candidates) if has_config(payload)}
     games: list[Game] = []
     for one in preferences:
         if one.row_id == row.row_id:
             better, worse = at.get(config_digest(one.better)), at.get(config_digest(one.worse))
             if better is not None and worse is not None and better != worse:
-                games.append(Game(better, worse, _choice(one), str(len(games))))
-    players = fit(games, resamples=RESAMPLES).players if games else []
-    return {int(player.label): _shown(player) for player in players}
-
-
-def _choice(one: Preference) -> int:
-    return 2 if one.tied else 0
-
-
-def _shown(player: Player) -> JsonObject:
-    return {**asdict(player), "in_words": player.in_words}
+                games.append(Game(better, worse, 2 if one.tied else 0, str(len(games))))
+    players = fit(games, resamples=RESAMPLES)[0] if games else []
+    return {int(player.label): player.to_dict() for player in players}
 
 
 def _wilson(hits: int, of: int) -> tuple[float, float] | None:
-    """The 95 % interval of a share (Wilson 1927); None without answers."""
+    """Return the 95 % interval of a share (Wilson 1927); None without answers."""
+    from scipy.stats import binomtest
+
     if not of:
         return None
-    z, share = 1.96, hits / of
-    middle, half = share + z * z / (2 * of), z * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of))
-    return (middle - half) / (1 + z * z / of), (middle + half) / (1 + z * z / of)
+    interval = binomtest(hits, of).proportion_ci(method="wilson")
+    return interval.low, interval.high

@@ -1,4 +1,4 @@
-"""Sounds for the page: rendered and encoded in worker processes, which also render what the scorers score."""
+"""Sounds for the page, rendered and encoded in worker processes that also render for the scorers."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from latentscore_data.core.scoring.types import Scorer
 log = logging.getLogger(__name__)
 
 KEPT_BYTES = 96 * 2**20
-"""Encoded sounds that are kept for a second request: undo, A/B, a second tab."""
+"""Size of the cache of encoded sounds, which serves undo, A/B and further tabs."""
 
 TIMEOUT_SECONDS = 120.0
 
 PLAYED = {"pcm": "audio/wav", "flac-16": "audio/flac"}
-"""How the page plays: 16-bit WAV on this machine, which decodes at once; FLAC over a network, a third of the size."""
+"""Formats for playback: 16-bit WAV on this machine, which decodes fastest; FLAC over a network, a third of the size."""
 
 FORMATS = {
     **PLAYED,
@@ -45,12 +45,12 @@ FORMATS = {
     "stems": "application/zip",
     "midi": "audio/midi",
 }
-"""What a sound can be asked for as, with its media type."""
+"""The formats of sounds, with their media types."""
 
 
 @dataclass(frozen=True)
 class Sound:
-    """What is rendered: a config in labels or numbers, with seed and seconds, as one of :data:`FORMATS`."""
+    """A sound to render: a config of labels or numbers, seed, length and one of :data:`FORMATS`."""
 
     config: Mapping[str, Any]
     seed: int
@@ -59,7 +59,8 @@ class Sound:
     title: str = ""
     begin: float = 0.0
     length: float | None = None
-    """With a length: only so many seconds from ``begin`` on, about as the whole piece has them, in a tenth of the time."""
+    """Render only an excerpt of this many seconds from second ``begin``, in a tenth of the time. It is similar to the
+    same part of the whole piece."""
 
     @property
     def key(self) -> str:
@@ -68,21 +69,19 @@ class Sound:
 
 
 def make_studio_worker() -> Callable[..., Any]:
-    """Called once in each process: ``work("score", ...)`` renders for scorers, ``work("sound", sound)`` for ears,
-    ``work("clip", ...)`` for a page without a server."""
-    score = make_worker(None)
-
-    kinds: dict[str, Callable[..., Any]] = {"sound": encode, "clip": clip_of, "score": score}
+    """Return the function that a worker process runs: ``work("score", ...)`` renders for scorers, ``work("sound",
+    sound)`` for playback, ``work("clip", ...)`` for the static copy."""
+    kinds: dict[str, Callable[..., Any]] = {"sound": encode, "clip": clip_of, "score": make_worker(None)}
     return lambda what, *args: kinds[what](*args)
 
 
 def clip_of(config: Mapping[str, Any], seconds: float, seed: int) -> Clip:
-    """The config as a small MP3 with its waveform."""
+    """Return the sound of a config as MP3 with its waveform."""
     return make_clip(latentscore.render(parse_config(config), seconds, seed))
 
 
 def encode(sound: Sound) -> bytes:
-    """The sound as the bytes of a file."""
+    """Return the content of the sound's file."""
     config = parse_config(sound.config)
     if sound.format == "midi":
         return _midi(config.to_config() if isinstance(config, MusicConfigPrompt) else config, sound)
@@ -104,7 +103,7 @@ def encode(sound: Sound) -> bytes:
 
 
 def _stems(audio: latentscore.Audio, title: str) -> bytes:
-    """One FLAC for each layer in a ZIP. Stems share one gain, so that they still add up."""
+    """Return a ZIP with one FLAC for each layer. Stems have the same gain, so that their sum is the mix."""
     highest = max(1.0, *(float(np.abs(stem.samples).max()) for stem in audio.stems.values()))
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
@@ -124,7 +123,7 @@ def _midi(config: MusicConfig, sound: Sound) -> bytes:
 
 
 class Renders:
-    """At most ``count`` processes that render, for the page and for the scorers. Use it as a context manager."""
+    """Up to ``count`` worker processes (default: one per core) that render for the page and the scorers."""
 
     def __init__(self, count: int | None = None) -> None:
         self.count = count or available_cores()
@@ -140,7 +139,7 @@ class Renders:
         self._lock = threading.Lock()
 
     def sound(self, sound: Sound) -> Future[bytes]:
-        """The encoded sound, later. The future fails with :class:`WorkerFailure`."""
+        """Return a future of the encoded sound. It raises :class:`WorkerFailure` if rendering fails."""
         with self._lock:
             known = self._kept.get(sound.key)
             if known is not None:
@@ -165,12 +164,8 @@ class Renders:
                 self._bytes -= len(self._kept.popitem(last=False)[1])
 
     def clip(self, payload: Mapping[str, Any], scoring: ScoringSettings) -> Future[Clip]:
-        """The payload's piece as it was scored, as a clip, later."""
+        """Return a future of the payload's sound as a clip, with the length and seed of scoring."""
         return self.pool.submit("clip", payload["config"], scoring.seconds, scoring.seed)
-
-    def for_scorers(self, scorers: Sequence[Scorer], settings: ScoringSettings, cache: ScoreCache) -> SharedRenderer:
-        """The renderer of a scoring service that uses the same processes."""
-        return SharedRenderer(self, scorers, settings)
 
     def warm(self) -> None:
         """Start a process, so that the first vibe does not wait for it."""
@@ -182,12 +177,14 @@ class Renders:
 
 
 class SharedRenderer:
-    """Renders for a scoring service in the processes of :class:`Renders`, which outlive the service."""
+    """The renderer of a scoring service that uses the processes of :class:`Renders`."""
 
     at_once = 24
     scores = False
 
-    def __init__(self, renders: Renders, scorers: Sequence[Scorer], settings: ScoringSettings) -> None:
+    def __init__(
+        self, renders: Renders, scorers: Sequence[Scorer], settings: ScoringSettings, cache: ScoreCache
+    ) -> None:
         self.workers = renders.count
         self._renders, self._seconds, self._seed = renders, settings.seconds, settings.seed
         self._embedders = embedders_of(scorers)
@@ -200,7 +197,7 @@ class SharedRenderer:
         )
 
     def release(self) -> None:
-        """Nothing is held back: the page asks for a few sounds at a time."""
+        """Do nothing: requests are not delayed."""
 
     def close(self) -> None:
-        """The processes belong to :class:`Renders`."""
+        """Do nothing: :class:`Renders` closes the processes."""

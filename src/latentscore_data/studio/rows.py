@@ -1,4 +1,4 @@
-"""The rows of a workspace for the page: filtered, searched, sorted, a page at a time, and one of them in full."""
+"""The rows of a workspace for the page: filtered and sorted in pages, and one row in full."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PAGE = 60
 
 @dataclass(slots=True)
 class RowLine:
-    """One row in short, and where the rest of it lies: file, first byte and length."""
+    """The parts of a row that lists and filters need. ``place`` is its line: file, first byte, length in bytes."""
 
     row_id: str
     vibe: str
@@ -50,7 +50,7 @@ class RowLine:
     config: Mapping[str, Any]
     colors: list[str]
     text: str
-    """What a search looks at, in small letters."""
+    """The text that is searched, casefolded."""
     place: tuple[Path, int, int]
 
     def shown(self, mark: Mark | None) -> JsonObject:
@@ -64,7 +64,7 @@ class RowLine:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A filter: each text that is not empty must match."""
+    """A filter and an order. Each text that is not empty must match; ``least`` is the lowest score."""
 
     search: str = ""
     split: str = ""
@@ -75,28 +75,18 @@ class Wanted:
     field: str = ""
     label: str = ""
     least: float | None = None
-    most: float | None = None
     sort: str = "file"
     descending: bool = False
 
     def matches(self, row: RowLine, marks: Mapping[str, Mark]) -> bool:
-        fits = all(
-            not wanted or wanted == found
-            for wanted, found in (
-                (self.split, row.split), (self.dataset, row.dataset), (self.level, row.level), (self.state, row.state),
-            )
-        )  # fmt: skip
-        if not fits or (self.search and self.search.casefold() not in row.text):
-            return False
-        if self.verdict and marks.get(row.row_id, Mark()).verdict != self.verdict:
-            return False
-        if self.field and str(row.config.get(self.field)) != self.label:
-            return False
-        if self.least is None and self.most is None:
-            return True
-        low = self.least if self.least is not None else float("-inf")
-        high = self.most if self.most is not None else float("inf")
-        return row.score is not None and low <= row.score <= high
+        """Return whether a row passes the filter."""
+        return (
+            all(getattr(self, name) in ("", getattr(row, name)) for name in ("split", "dataset", "level", "state"))
+            and self.search.casefold() in row.text
+            and self.verdict in ("", marks.get(row.row_id, Mark()).verdict)
+            and (not self.field or str(row.config.get(self.field)) == self.label)
+            and (self.least is None or (row.score is not None and row.score >= self.least))
+        )
 
 
 SORTS: dict[str, Callable[[RowLine], Any]] = {
@@ -110,14 +100,14 @@ SORTS: dict[str, Callable[[RowLine], Any]] = {
 
 @dataclass
 class _Read:
-    """What was read of the files, and their state at that time."""
+    """The rows in memory, and the state of the files when they were read."""
 
     stamps: dict[str, tuple[int, int]] = field(default_factory=dict)
     rows: dict[str, RowLine] = field(default_factory=dict)
 
 
 class Rows:
-    """The rows of a workspace. Files are read again when they have changed; only short lines stay in memory."""
+    """The rows of a workspace. Files are read again when they change; only :class:`RowLine` objects stay in memory."""
 
     def __init__(self, workspace: Workspace, settings: Settings) -> None:
         self._workspace, self._settings = workspace, settings
@@ -125,7 +115,7 @@ class Rows:
         self._lock = threading.Lock()
 
     def page(self, wanted: Wanted, offset: int) -> JsonObject:
-        """The rows from ``offset`` on that match, at most :data:`PAGE`, with the number of all of them."""
+        """Return up to :data:`PAGE` matching rows from ``offset`` on, their number, and the values of the filters."""
         rows, marks = self._current(), read_marks(self._workspace.root)
         found = [row for row in rows.values() if wanted.matches(row, marks)]
         if wanted.sort != "file":
@@ -147,7 +137,10 @@ class Rows:
         }
 
     def row(self, row_id: str) -> JsonObject:
-        """One row in full, with the question that was asked and every answer that the cache holds."""
+        """Return one row in full, with the model's question and all its answers in the cache.
+
+        Raises :class:`InputError` for an unknown row, and for one that has changed on disk.
+        """
         line = self._line(row_id)
         row = self._whole(line)
         mark = read_marks(self._workspace.root).get(row_id, Mark())
@@ -174,17 +167,17 @@ class Rows:
         }  # fmt: skip
 
     def mark(self, row_id: str, mark: Mark) -> None:
-        """Append a verdict and a note. Raises :class:`InputError` for a row that is not there."""
+        """Append a verdict and a note. Raises :class:`InputError` for an unknown row."""
         self._line(row_id)
         add_mark(self._workspace.root, row_id, mark)
 
     def prefer(self, row_id: str, better: int, worse: int, *, tied: bool) -> None:
-        """Append that one candidate of a row fits better than another one, or as well."""
+        """Append a preference (:func:`preference_of`). Raises :class:`InputError` for an unknown row or candidate."""
         row = self._whole(self._line(row_id))
         add_preference(self._workspace.root, preference_of(row, better, worse, tied=tied))
 
     def _asked(self, row: ScoredRow) -> JsonObject:
-        """The exact question, and what came of each try."""
+        """Return the question that a model gets for the row, and its attempts from the cache."""
         settings = self._settings.configs.model_copy(update={"n": max(len(row.config_candidates), 1)})
         asked = questions(row, settings)
         model = row.config_model or ""
@@ -225,7 +218,7 @@ class Rows:
                 raise InputError(f"row {line.row_id[:100]!r} has changed on disk", "reload the page") from None
 
     def _current(self) -> dict[str, RowLine]:
-        """The rows as the files have them now."""
+        """Return the rows, after reading the files again if they have changed."""
         files = [path for split in SPLITS for path in (self._workspace.scored(split), self._workspace.vibes(split))]
         files.append(self._workspace.failures("configs"))
         stamps = {str(path): _stamp(path) for path in files if path.exists()}
@@ -257,7 +250,7 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 def _lines(path: Path, split: str, failed: Mapping[str, str]) -> Iterator[RowLine]:
-    """The rows of a file in short. A line that is no row is said in the log and left out."""
+    """Yield the rows of a file. A line that is not a row is logged and left out."""
     start = 0
     with open_file(path) as file:
         for number, raw in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), start=1):
@@ -267,17 +260,17 @@ def _lines(path: Path, split: str, failed: Mapping[str, str]) -> Iterator[RowLin
             try:
                 yield _short(_row(orjson.loads(raw)), split, failed, place)
             except (ValueError, TypeError, AttributeError, KeyError, ValidationError):
-                log.warning("%s:%d: not a row; it is left out of the page", path, number)
+                log.warning("%s:%d: not a row; the page leaves it out", path, number)
 
 
 def _row(line: Line) -> ScoredRow:
-    """The row of a line. Rows that lsdata wrote are taken as they are: checking ten thousand takes seconds."""
+    """Return the row of a line. Rows that lsdata wrote are not validated, which takes seconds for ten thousand."""
     known = {name: value for name, value in line.items() if value is not None}
     return ScoredRow.model_construct(**known) if _looks_like_ours(known) else ScoredRow.model_validate(line)
 
 
 def _looks_like_ours(line: Line) -> bool:
-    """True where what the page shows of each row has the types that lsdata writes."""
+    """Return whether the columns that the page shows have the types that lsdata writes."""
     payload, scores = line.get("config_payload"), line.get("candidate_scores", {})
     config = payload.get("config") if isinstance(payload, dict) else None
     return (

@@ -1,10 +1,9 @@
-"""Searches for better configs, which the page takes a batch at a time: a page that leaves or cancels asks for no more."""
+"""Searches for better configs. The page requests one batch at a time, so that a closed page ends its search."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from latentscore.json_search import JsonObject
@@ -16,9 +15,10 @@ from latentscore_data.core.search.vibe_search import VibeSearch
 from latentscore_data.studio.kept import Kept
 
 MOST_SEARCHES = 4
-"""Searches that are kept, one for each page; the one that was asked longest ago ends."""
+"""Largest number of searches, one for each page; the one that was used longest ago ends."""
 MOST_NEAR = 1.0
-"""``search.near`` at most: with one piece as the start a high value lets hardly any field move, and here a person is the judge."""
+"""Largest ``search.near`` on the page: with one piece as the start, a high value allows few changes, and a person
+judges the result."""
 
 
 @dataclass
@@ -26,14 +26,13 @@ class _Running:
     vibe: str
     search: VibeSearch
     renders: int
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Searches:
-    """The searches of all pages, by a random name. Methods block for a moment and belong into a thread.
+    """The searches of all pages. Methods block for a moment: call them in a thread.
 
-    The surrogate is used where ``lsdata configs --search N`` or an earlier run has fitted it for this workspace: fitting takes a
-    minute, and nobody waits that long at a page.
+    A surrogate is used if ``lsdata configs --search N`` has fitted it for this workspace; fitting takes a minute, which
+    is too long for a page.
     """
 
     def __init__(self, service: ScoringService, settings: SearchSettings) -> None:
@@ -41,7 +40,7 @@ class Searches:
         self._running: Kept[_Running] = Kept(MOST_SEARCHES, "search", "begin another with Better")
 
     def open(self, vibe: str, payload: Mapping[str, Any], locked: Sequence[str], renders: int) -> JsonObject:
-        """Begin a search from a payload. Returns its name, which the other methods take, and whether it has a surrogate."""
+        """Start a search. Returns its name (``search``), ``renders``, and whether it has a ``surrogate``."""
         settings = self._settings.model_copy(
             update={"renders": renders, "judge": None, "near": min(self._settings.near, MOST_NEAR)}
         )
@@ -54,15 +53,20 @@ class Searches:
         return {"search": name, "renders": renders, "surrogate": searcher.surrogate is not None}
 
     def ask(self, name: str) -> tuple[str, list[Mapping[str, Any]]]:
-        """The vibe and the payloads to render next; none at the end. Raises :class:`InputError`."""
-        running = self._running.get(name)
-        with running.lock, one_thread():
+        """Return the vibe and the payloads to render next, none at the end.
+
+        Raises :class:`InputError` for a search that has ended.
+        """
+        with self._running.use(name) as running, one_thread():
             return running.vibe, list(running.search.ask())
 
     def tell(self, name: str, renders: Sequence[ScoredRender]) -> JsonObject:
-        """Take over what came of the payloads. Returns renders so far, the best payload with its score, and whether it ended."""
-        running = self._running.get(name)
-        with running.lock, one_thread():
+        """Add the renders of the payloads. Returns the state of the search: ``spent`` and ``renders``, ``done``, and
+        the best payload with its score.
+
+        Raises :class:`InputError` for a search that has ended.
+        """
+        with self._running.use(name) as running, one_thread():
             if renders:
                 running.search.tell(renders)
             found = running.search.found

@@ -1,4 +1,4 @@
-"""Serving the studio until Ctrl-C: the socket, the address with its token, and the end of everything that was started."""
+"""The studio's server: access, socket, address with token, and the loop that runs until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ SHORTEST_TOKEN = 16
 
 
 def choose_access(host: str | None, token: str | None) -> Access:
-    """Who may ask. Without ``host`` only this machine is served, with a new token at each start.
+    """Return the access control. Without ``host``, the server listens on this machine only; without ``token``, it makes
+    one.
 
-    Raises :class:`InputError` for another host without a token, and for a token that could be guessed.
+    Raises :class:`InputError` for another host without a token, and for a short token.
     """
     if token is not None and len(token) < SHORTEST_TOKEN:
         raise InputError(
@@ -34,7 +35,7 @@ def choose_access(host: str | None, token: str | None) -> Access:
 
 
 def listen(access: Access, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one. Raises :class:`OutputError` for a port in use."""
+    """Return a listening socket; port 0 is a free port. Raises :class:`OutputError` for a port in use."""
     family = socket.AF_INET6 if ":" in access.host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -50,7 +51,7 @@ def listen(access: Access, port: int) -> socket.socket:
 
 
 def address(access: Access, bound: socket.socket) -> str:
-    """What to open. The token stands behind #, where no server, log or other page sees it."""
+    """Return the address to open. The token is in the fragment, which browsers do not send to servers."""
     host = f"[{access.host}]" if ":" in access.host else access.host
     return f"http://{host}:{bound.getsockname()[1]}/#token={access.token}"
 
@@ -58,7 +59,7 @@ def address(access: Access, bound: socket.socket) -> str:
 def serve(
     settings: Settings, access: Access, port: int, ready: Callable[[str], None], trusted: frozenset[str] = frozenset()
 ) -> None:
-    """Serve until SIGINT or SIGTERM. ``ready`` gets the address once it answers."""
+    """Serve until SIGINT or SIGTERM. ``ready`` is called with the address before the loop starts."""
     import uvicorn
 
     with listen(access, port) as bound, Studio(settings, trusted) as studio:
@@ -71,6 +72,6 @@ def serve(
             lifespan="off",
         )
         ready(address(access, bound))
-        # Ctrl-C is how a server is ended, no interruption of its work.
+        # Ctrl-C is the normal way to stop the server.
         with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[bound])

@@ -83,9 +83,9 @@ def test_a_pack_without_two_sounds_is_refused(tmp_path: Path):
 def test_two_players_have_the_closed_form_of_davidson():
     # 30 wins, 10 losses, 20 ties: strength difference ln(30/10), tie parameter 20 / sqrt(30 * 10).
     games = [(0, 1, 0)] * 30 + [(0, 1, 1)] * 10 + [(0, 1, 2)] * 20
-    found = bradley_terry(games, 2, prior=0.0)
-    assert found.strengths[0] - found.strengths[1] == pytest.approx(np.log(3), abs=1e-3)
-    assert found.tie == pytest.approx(20 / np.sqrt(300), abs=1e-3)
+    strengths, tie = bradley_terry(games, 2, prior=0.0)
+    assert strengths[0] - strengths[1] == pytest.approx(np.log(3), abs=1e-3)
+    assert tie == pytest.approx(20 / np.sqrt(300), abs=1e-3)
 
 
 def test_sides_do_not_matter_and_strengths_are_found_again():
@@ -95,16 +95,16 @@ def test_sides_do_not_matter_and_strengths_are_found_again():
         a, b = draw.choice(3, size=2, replace=False)
         odds = np.exp([true[a], true[b], np.log(0.5) + (true[a] + true[b]) / 2])
         games.append((int(a), int(b), int(draw.choice(3, p=odds / odds.sum()))))
-    found = bradley_terry(games, 3)
-    assert found.strengths == pytest.approx(true, abs=0.08)
-    assert found.tie == pytest.approx(0.5, abs=0.06)
+    strengths, tie = bradley_terry(games, 3)
+    assert strengths == pytest.approx(true, abs=0.08)
+    assert tie == pytest.approx(0.5, abs=0.06)
     turned = [(b, a, (1, 0, 2)[choice]) for a, b, choice in games]
-    assert bradley_terry(turned, 3).strengths == pytest.approx(found.strengths, abs=1e-3)
+    assert bradley_terry(turned, 3)[0] == pytest.approx(strengths, abs=1e-3)
 
 
 def test_who_wins_every_pair_has_a_finite_strength():
-    found = bradley_terry([(0, 1, 0)] * 20, 2)
-    assert 1 < found.strengths[0] < 8
+    strengths, _ = bradley_terry([(0, 1, 0)] * 20, 2)
+    assert 1 < strengths[0] < 8
 
 
 def answers(pairs: list, listener: str, careful: bool = True) -> dict:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bench_fakes import CountingGenerator, FakeStudio, make_rows
+from factories import make_payload
 from latentscore import read_audio
 from latentscore.meaning.offline import payload_for
 from latentscore_data.core.base.ledger import Usage
@@ -222,5 +223,12 @@ def test_what_was_heard_of_another_answer_does_not_count(files: run.RunFiles):
 def test_the_ceiling_is_the_best_candidate_of_each_row():
     rows = make_rows(2, 1)
     assert run.ceiling(rows, FakeStudio(), ["bright"]) == {"bright": [0.5, 0.5]}
+    best = [
+        make_payload("Yyy", brightness="dark"),
+        make_payload("Xxx", root="d"),
+        make_payload("Zzz", brightness="bright"),
+    ]
+    mixed = rows[0].model_copy(update={"config_candidates": [*best, None]})
+    assert run.ceiling([mixed], FakeStudio(), ["bright"]) == {"bright": [0.7]}
     bare = rows[0].model_copy(update={"config_candidates": [None]})
     assert run.ceiling([bare], FakeStudio(), ["bright"]) == {"bright": [None]}

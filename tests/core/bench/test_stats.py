@@ -144,13 +144,6 @@ def test_the_floor_of_a_scorer_that_hears_the_vibe_is_the_mean_of_the_others():
     assert np.mean([documents[i] == documents[j] for i, j in enumerate(partners)]) == 0.0
 
 
-def test_the_ceiling_is_the_best_known_candidate():
-    assert stats.best_of([[0.1, None, 0.4], [None, None], [0.2]]) == [0.4, None, 0.2]
-    draw = rng(10).normal(size=(4000, 8))
-    # Expected maximum of eight standard normals: 1.4236.
-    assert np.mean(stats.best_of(draw.tolist())) == pytest.approx(1.4236, abs=0.04)
-
-
 def test_values_that_are_not_finite_are_refused():
     with pytest.raises(ValueError, match="finite"):
         stats.estimate([0.1, float("nan")], ["a", "b"], rng())

@@ -10,7 +10,7 @@ import pytest
 from factories import make_config
 from latentscore import MusicConfigPrompt, random_config
 from latentscore.labels import FIELDS
-from latentscore_data.core.search.method import Foresight, Method
+from latentscore_data.core.search.method import Method, Prediction
 from latentscore_data.core.search.prior import make_prior, named_fields, share_kept
 from latentscore_data.core.search.searcher import one_thread
 from latentscore_data.core.search.space import NAMES, Codes, Floats, decode, drawn, encode, mixed, uniform
@@ -55,7 +55,7 @@ def test_the_surrogate_knows_single_fields_and_pairs_and_says_so_on_configs_it_h
     spread = ((sound(new) - sound(new).mean(axis=0)) ** 2).sum(axis=0)
     assert (1 - missed / spread > 0.85).all()
     assert surrogate.r2 > 0.85
-    assert surrogate.doubt(codes[:20]).mean() < surrogate.doubt(new).mean()
+    assert surrogate.uncertainty(codes[:20]).mean() < surrogate.uncertainty(new).mean()
 
 
 def test_the_surrogate_of_noise_says_that_it_knows_nothing() -> None:
@@ -81,7 +81,7 @@ def test_vectors_of_many_dimensions_stay_unit_vectors() -> None:
 
 
 def climb(
-    keep: float, foresight: Foresight | None, vibe: str = "a slow piece in D minor", rounds: int = 5
+    keep: float, prediction: Prediction | None, vibe: str = "a slow piece in D minor", rounds: int = 5
 ) -> tuple[Codes, Floats]:
     """A search for the fastest config in F."""
     start = make_config(tempo="slow", root="d", mode="minor")
@@ -92,7 +92,7 @@ def climb(
 
     told(encode([start]))
     for _ in range(rounds):
-        told(method.ask(12, foresight))
+        told(method.ask(12, prediction))
     return method.codes, method.gains
 
 
@@ -104,12 +104,12 @@ def truth(codes: Codes) -> Floats:
     return 0.2 * codes[:, TEMPO] + 0.2 * in_f + 0.2 * codes[:, SPACE]
 
 
-SEES_ALL = Foresight(truth, lambda codes: np.zeros(len(codes)))
+SEES_ALL = Prediction(truth, lambda codes: np.zeros(len(codes)))
 
 
-@pytest.mark.parametrize("foresight", [None, SEES_ALL])
-def test_the_search_climbs_and_keeps_what_the_vibe_names(foresight: Foresight | None) -> None:
-    codes, gains = climb(1.0, foresight)
+@pytest.mark.parametrize("prediction", [None, SEES_ALL])
+def test_the_search_climbs_and_keeps_what_the_vibe_names(prediction: Prediction | None) -> None:
+    codes, gains = climb(1.0, prediction)
     best = decode(codes[int(gains.argmax())])
     assert (best["tempo"], best["root"], best["mode"]) == ("slow", "d", "minor")
     assert FIELDS["space"].labels.index(best["space"]) > FIELDS["space"].labels.index("medium")

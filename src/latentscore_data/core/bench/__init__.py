@@ -1,1 +1,1 @@
-"""Comparing generators: statistics, suites, the run, the page and listening by people."""
+"""The benchmark: suites, the run, its statistics and page, and listening tests with people."""

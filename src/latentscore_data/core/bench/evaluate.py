@@ -1,4 +1,4 @@
-"""Is a trained model any better? It is compared with its base, with chance and with look-up, as the benchmark does it."""
+"""Evaluation of a trained model: a benchmark against its base model, random configs and look-up."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ RIVALS = ("base", "random", "look-up")
 def evaluate_run(
     folder: RunFolder, settings: Settings, *, require: bool, say: Callable[[str], None], spend: SpendTracker
 ) -> JsonObject:
-    """Compare a finished run with its rivals on the validation rows, note the result in ``run.json``, say it plainly.
+    """Compare a finished run with :data:`RIVALS` on the validation rows, and write the result to ``run.json``.
 
-    Returns one line for each rival. Raises :class:`MissingError` without validation rows, and with ``require``
-    :class:`NoImprovementError` when the model did not beat every rival.
+    Returns ``{"evaluation": TEXT}``, the mean scores in one line. ``say`` gets the rivals that were not beaten. Raises
+    :class:`MissingError` without validation rows, and with ``require`` :class:`NoImprovementError` if a rival was not
+    beaten.
     """
     workspace = Workspace(settings.paths.root)
     if not workspace.scored(VALIDATION_SPLIT).exists():
@@ -48,7 +49,10 @@ def evaluate_run(
 
 
 def compare(folder: RunFolder, settings: Settings, workspace: Workspace, spend: SpendTracker) -> JsonObject:
-    """The benchmark's table of the trained model and its rivals, without the page."""
+    """Run the benchmark of the trained model and its rivals, and return its table; no page is written.
+
+    Raises :class:`MissingError` for a run without a spec.
+    """
     spec = folder.spec()
     if spec is None:
         raise MissingError(f"run {folder.run_id} has no spec", "train it again")
@@ -67,8 +71,8 @@ def compare(folder: RunFolder, settings: Settings, workspace: Workspace, spend: 
         }
     )
     settings = settings.model_copy(update={"bench": bench})
-    rows = prepare.choose_rows(bench, workspace)
-    sources = prepare.choose_sources(bench, rows)
+    compared = prepare.compared(bench, workspace)
+    rows, sources = compared.rows, compared.sources
     files = run.RunFiles(workspace.bench_dir / prepare.run_name(bench, settings.scoring, sources))
     with prepare.open_scoring(settings, workspace, spend=spend) as (service, cache):
         needs = prepare.generator_deps(settings, workspace, rows, cache, spend=spend)
@@ -88,15 +92,18 @@ def compare(folder: RunFolder, settings: Settings, workspace: Workspace, spend: 
 
 
 def judge(table: JsonObject) -> JsonObject:
-    """Who was beaten. A rival is beaten when the model's mean is higher and, where there are documents enough for an
-    interval of the paired difference, that interval does not hold zero."""
+    """Return the result of an evaluation from its table: mean scores, differences and whether each rival is beaten.
+
+    A rival is beaten if the model's mean is higher and the interval of the paired difference excludes zero. With too
+    few documents for an interval, the mean decides.
+    """
     scorer = table["headline"]
     by_label = {source["label"]: source for source in table["sources"]}
     mine = by_label[TRAINED]["scores"][scorer]["mean"]
     rivals: JsonObject = {}
     for label in RIVALS:
         difference = by_label[label]["versus_baseline"][scorer]
-        # The table has the rival minus the model.
+        # The model is the baseline of the table, so the differences are rival minus model.
         sure = difference["high"] is None or difference["high"] < 0
         rivals[label] = {
             "mean": by_label[label]["scores"][scorer]["mean"],

@@ -1,8 +1,8 @@
-"""Blind listening by people: a pack of pairs, and what the answers say about the sources.
+"""Blind listening tests: write a pack of pairs, and evaluate the answers.
 
-A pack is a folder that a person opens in a browser: two sounds for one vibe, A or B or no difference. Who is A is in
-``key.json``, which the page never reads. One pair in ten is a catch trial, a piece against itself buried in noise, so
-that a listener who does not listen shows. Answers go through Bradley and Terry's model with Davidson's ties (1970).
+A pack is a folder with a page: two sounds for each vibe, and the answers A, B and no difference. The sources of A and B
+are in ``key.json``, which the page does not read. One pair in ten is a catch trial: a piece against the same piece
+under noise, which detects listeners who answer at random. Strengths of the sources come from :mod:`.strengths`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -36,17 +36,18 @@ Choice = str
 CHOICES = ("a", "b", "tie")
 SHEET_FILE = "answers.csv"
 NAMELESS = "anonymous"
-"""What the page calls a listener who gave no name."""
+"""The page's name for a listener who gave none."""
 CATCH_SHARE = 0.1
+"""Number of catch trials, as a share of the pairs."""
 CATCH_NEEDED = 0.75
-"""A listener who gets fewer of the catch trials right is left out."""
+"""Listeners with a smaller share of correct catch trials are excluded."""
 NOISE_OVER_MUSIC = 2.0
-"""A catch trial's bad side: noise with twice the music's effective level over it."""
+"""RMS of the noise in a catch trial, relative to the music."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two sounds for one vibe. ``catch`` names the side that a listener must prefer in a catch trial."""
+    """Two sounds for one vibe. ``catch`` is the correct side of a catch trial, None in other pairs."""
 
     id: str
     vibe: str
@@ -59,7 +60,10 @@ class Pair:
 
 
 def choose_pairs(rows: Sequence[BenchRow], count: int, seed: int) -> list[Pair]:
-    """Pairs of different sounds for one vibe, all sources meeting about equally often, sides and order by chance."""
+    """Return up to ``count`` pairs of different sounds for one vibe.
+
+    Each two sources are paired about equally often. Rows and sides depend on ``seed`` alone.
+    """
     by_vibe: dict[str, list[BenchRow]] = {}
     for row in rows:
         if row.audio_file and row.scores:
@@ -99,9 +103,9 @@ def _names(pair: tuple[BenchRow, BenchRow]) -> tuple[str, str]:
 
 
 def write_pack(rows: Sequence[BenchRow], run_folder: Path, count: int, seed: int) -> Path:
-    """Write ``human/`` in the run's folder: the page, its sounds under names that tell nothing, a sheet and the key.
+    """Write the pack to ``human/`` in the run's folder: page, sounds without source names, answer sheet and key.
 
-    Returns the page. Raises :class:`MissingError` when no vibe has two different sounds.
+    Returns the path of the page. Raises :class:`MissingError` if no vibe has two different sounds.
     """
     pairs = choose_pairs(rows, count, seed)
     if not pairs:
@@ -119,8 +123,10 @@ def write_pack(rows: Sequence[BenchRow], run_folder: Path, count: int, seed: int
             else:
                 replace_bytes(target, [without_tags((run_folder / name).read_bytes())])
         shown.append({"id": pair.id, "vibe": pair.vibe})
-    replace_json(folder / "key.json", {"run": run_folder.name, "pairs": [pair.__dict__ for pair in trials]})
-    _write_sheet(folder / SHEET_FILE, trials)
+    replace_json(folder / "key.json", {"run": run_folder.name, "pairs": [vars(pair) for pair in trials]})
+    # For people without the page: one line per pair, to be completed with a, b or tie.
+    sheet = ["pair,choice\n", *(f"{pair.id},\n" for pair in trials)]
+    replace_bytes(folder / SHEET_FILE, [line.encode() for line in sheet])
     page = _page(run_folder.name, shown)
     replace_bytes(folder / "index.html", [page.encode("utf-8", "replace")])
     return folder / "index.html"
@@ -142,7 +148,7 @@ def _catch_trials(pairs: Sequence[Pair], seed: int) -> list[Pair]:
 
 
 def _write_buried(source: Path, target: Path, seed: int) -> None:
-    """The sound under noise, as MP3 of the same kind."""
+    """Write the sound with noise over it, as an MP3."""
     import soundfile
 
     samples, rate = soundfile.read(source, dtype="float32", always_2d=True)
@@ -151,12 +157,6 @@ def _write_buried(source: Path, target: Path, seed: int) -> None:
     stereo = np.repeat(samples, 2, axis=1)[:, :2] if samples.shape[1] == 1 else samples[:, :2]
     target.unlink(missing_ok=True)
     write_mp3(target, Audio(np.clip(stereo + hiss[:, : stereo.shape[1]], -1, 1), rate))
-
-
-def _write_sheet(path: Path, trials: Sequence[Pair]) -> None:
-    """The answer sheet for people without the page: one line per pair, ``choice`` to be filled in with a, b or tie."""
-    lines = ["pair,choice\n", *(f"{pair.id},\n" for pair in trials)]
-    replace_bytes(path, [line.encode() for line in lines])
 
 
 def _page(run: str, trials: Sequence[JsonObject]) -> str:
@@ -168,7 +168,7 @@ def _page(run: str, trials: Sequence[JsonObject]) -> str:
     return Environment(autoescape=True).from_string(template).render(data=data, count=len(trials))
 
 
-# --- what the answers say --------------------------------------------------------------------------------------------
+# --- evaluation of the answers ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -181,10 +181,11 @@ class Judgement:
 
 
 def read_answers(path: Path) -> tuple[list[Judgement], str | None]:
-    """The answers in a file (the page's JSON, or a filled-in sheet) and the run they name.
+    """Return the answers in a file (the page's JSON, or a completed sheet) and the run that it names, if any.
 
-    A sheet's listener is the file's name. Who gave none is known by the whole path, so that two of them stay two.
-    Unanswered lines are skipped. Raises :class:`InputError`.
+    The listener of a sheet is the name of the file. Listeners without a name are identified by the path of their file,
+    so that several of them are counted separately. Unanswered pairs are skipped. Raises :class:`InputError` for a file
+    without answers.
     """
     if not path.is_file():
         raise InputError(f"{path} {why_no_file(path)}", "name the file that the listening page saved")
@@ -214,11 +215,15 @@ def read_answers(path: Path) -> tuple[list[Judgement], str | None]:
 
 
 def evaluate(paths: Sequence[Path], bench_dir: Path, *, seed: int = 0, resamples: int = 400) -> JsonObject:
-    """Strengths of the sources from the answers in ``paths``; written to ``human/result.json`` of the run they name."""
+    """Evaluate the answers in ``paths``, and write the result to ``human/result.json`` in the folder of their run.
+
+    Returns the result of :func:`judge` with ``run`` and ``written`` (the path). Raises :class:`InputError` for files
+    without answers, for contradicting answers of one listener, and for answers that belong to no pack.
+    """
     judgements: list[Judgement] = []
     named: set[str] = set()
     first_answers: dict[tuple[str, str], tuple[Choice, Path]] = {}
-    # A file that is given twice is still one listener.
+    # A file that is given twice is read once.
     for path in {Path(os.path.realpath(path)): path for path in paths}.values():
         found, run = read_answers(path)
         for answer in found:
@@ -237,33 +242,33 @@ def evaluate(paths: Sequence[Path], bench_dir: Path, *, seed: int = 0, resamples
     return {**result, "run": folder.name, "written": str(out)}
 
 
-def _pack(bench_dir: Path, named: set[str], load_answers: set[str]) -> tuple[Path, dict[str, JsonObject]]:
-    """The run folder of the pack that the answers belong to, and its pairs by id.
+def _pack(bench_dir: Path, named: set[str], answered: set[str]) -> tuple[Path, dict[str, Pair]]:
+    """Return the run folder of the pack that the answers belong to, and its pairs by id.
 
-    Where the result goes is decided by where the key lies, never by what it or the answers say: both come from outside.
+    The folder is that of the key file. Names in key or answers, which are untrusted, never become a path.
     """
     if len(named) > 1:
         raise InputError(f"the answers are for several runs: {', '.join(sorted(named))}", "evaluate one run at a time")
     for path in sorted(bench_dir.glob("*/human/key.json")):
         folder = path.parent.parent
         if path.resolve() != bench_dir.resolve() / folder.name / "human" / path.name:
-            continue  # a link: the result would be written somewhere else
+            continue  # a link: the result would be written outside the run's folder
         run, pairs = _read_key(path)
-        if (not named or named & {run, folder.name}) and load_answers & pairs.keys():
+        if (not named or named & {run, folder.name}) and answered & pairs.keys():
             return folder, pairs
     raise InputError(f"no listening pack under {bench_dir} has these pairs", "give the --root that wrote the pack")
 
 
-def _read_key(path: Path) -> tuple[str, dict[str, JsonObject]]:
-    """(the run a key names, its pairs by id). Raises :class:`InputError` for a file that is no key."""
+def _read_key(path: Path) -> tuple[str, dict[str, Pair]]:
+    """Return the run that a key names, and its pairs by id. Raises :class:`InputError` for a file that is not a key."""
     try:
         key = json.loads(read_whole(path))
         pairs = {pair.id: pair for pair in (Pair(**found) for found in key["pairs"])}
         for pair in pairs.values():
-            texts = [value for value in pair.__dict__.values() if value is not pair.catch]
+            texts = [value for value in vars(pair).values() if value is not pair.catch]
             if not all(isinstance(text, str) for text in texts) or pair.catch not in (None, "a", "b"):
                 raise TypeError(f"pair {pair.id} is not one")
-        return str(key["run"]), {name: pair.__dict__ for name, pair in pairs.items()}
+        return str(key["run"]), pairs
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"{path} is not the key of a listening pack ({type(error).__name__}: {error})",
@@ -272,9 +277,13 @@ def _read_key(path: Path) -> tuple[str, dict[str, JsonObject]]:
 
 
 def judge(
-    judgements: Sequence[Judgement], pairs: Mapping[str, JsonObject], *, seed: int = 0, resamples: int = 1000
+    judgements: Sequence[Judgement], pairs: Mapping[str, Pair], *, seed: int = 0, resamples: int = 1000
 ) -> JsonObject:
-    """Who passed the catch trials, and how strong each source is by their answers."""
+    """Return the strengths of the sources by the answers of the listeners who passed the catch trials.
+
+    ``resamples`` is the number of bootstrap resamples of the intervals. Raises :class:`InputError` for answers to
+    unknown pairs, and if no answers are left.
+    """
     unknown = sorted({j.pair for j in judgements} - set(pairs))
     if unknown:
         raise InputError(
@@ -290,24 +299,27 @@ def judge(
         for name, answers in by_listener.items()
         if name not in left_out
         for judgement in answers
-        if pairs[judgement.pair]["catch"] is None
+        if pairs[judgement.pair].catch is None
     ]
     if not kept:
         raise InputError("no answers are left", "no listener passed the catch trials, or there were no answers")
     games = [
-        Game(pairs[j.pair]["a"], pairs[j.pair]["b"], CHOICES.index(j.choice), pairs[j.pair]["document"]) for j in kept
+        Game(pair.a, pair.b, CHOICES.index(answer.choice), pair.document)
+        for answer in kept
+        if (pair := pairs[answer.pair])
     ]
-    found = fit(games, seed=seed, resamples=resamples)
+    players, tie = fit(games, seed=seed, resamples=resamples)
     return {
         "answers": len(kept),
         "listeners": len(by_listener),
         "left_out": ", ".join(left_out) or "nobody",
         "catch_trials": caught,
-        "tie_parameter": found.tie,
-        "strengths": [{**asdict(player), "in_words": player.in_words} for player in found.players],
+        "tie_parameter": tie,
+        "strengths": [player.to_dict() for player in players],
     }
 
 
-def _catch_score(answers: Sequence[Judgement], pairs: Mapping[str, JsonObject]) -> float | None:
-    trials = [(a.choice, pairs[a.pair]["catch"]) for a in answers if pairs[a.pair]["catch"] is not None]
-    return sum(choice == right for choice, right in trials) / len(trials) if trials else None
+def _catch_score(answers: Sequence[Judgement], pairs: Mapping[str, Pair]) -> float | None:
+    """Return the share of correct catch trials; None without any."""
+    right = [answer.choice == catch for answer in answers if (catch := pairs[answer.pair].catch) is not None]
+    return sum(right) / len(right) if right else None

@@ -1,4 +1,4 @@
-"""What a run compares: its rows, its sources with what is known of them, and the folder that fits both."""
+"""Preparation of a benchmark: its rows, its sources, its folder, and the services it needs."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ from latentscore_data.core.scoring.types import EmbeddingScorer
 from latentscore_data.core.vibes.dedupe import choose_embedder, load_embedder
 
 BESIDE_WINNERS = " (N = 1)"
-"""How the label of the first valid candidates ends, which are shown beside winners that a scorer chose."""
+"""Suffix of the label of the first valid candidates, which are compared with the winners that a scorer selected."""
 
 
 def rows_file(bench: BenchSettings, workspace: Workspace) -> Path | None:
-    """The file the rows come from: the scored rows of the split, else its vibes; the user's suite; None for a bundled one."""
+    """Return the file of the rows: scored rows of the split, else its vibes; a user's suite; None for a bundled one."""
     if bench.suite is not None:
         return suite_file(bench.suite)
     scored = workspace.scored(bench.split)
@@ -50,8 +50,11 @@ def rows_file(bench: BenchSettings, workspace: Workspace) -> Path | None:
 
 
 def choose_rows(bench: BenchSettings, workspace: Workspace) -> Sequence[VibeRow]:
-    """The rows that every source answers. Raises :class:`MissingError` when the split has none."""
-    parse_sources(bench.sources)  # what was typed is looked at before what lies in the workspace
+    """Return the rows that every source answers, at most ``bench.limit``.
+
+    Raises :class:`InputError` for an invalid source or suite, :class:`MissingError` if there are no rows.
+    """
+    parse_sources(bench.sources)  # wrong input is an error before missing rows
     path = rows_file(bench, workspace)
     if bench.suite is not None:
         rows: Sequence[VibeRow] = suite_rows(bench.suite)
@@ -70,15 +73,17 @@ def choose_rows(bench: BenchSettings, workspace: Workspace) -> Sequence[VibeRow]
 
 
 def training_rows(workspace: Workspace) -> list[ScoredRow]:
-    """The SFT-Train rows that hold a config; an empty list where there are none yet."""
+    """Return the SFT-Train rows with a config."""
     path = workspace.scored("SFT-Train")
     return [row for row in read_rows(path, ScoredRow) if row.config_payload] if path.exists() else []
 
 
 def choose_sources(bench: BenchSettings, rows: Sequence[VibeRow]) -> list[SourceName]:
-    """The sources of the run, with the N = 1 answers beside winners that a scorer chose, and with what searches found.
+    """Return the sources of the run. Winners that a scorer selected get the first valid candidates (N = 1) and the
+    results of searches as additional sources.
 
-    In a suite nothing is held in the rows, so ``dataset:`` sources fall away. Raises :class:`InputError`.
+    The prompts of a suite have no configs, so ``dataset:`` sources are left out. Raises :class:`InputError` for an
+    invalid source, and if no source is left.
     """
     sources = parse_sources(bench.sources)
     if bench.suite is not None:
@@ -90,38 +95,37 @@ def choose_sources(bench: BenchSettings, rows: Sequence[VibeRow]) -> list[Source
             )
         return sources
     winners = next((source for source in sources if source.kind == "dataset" and source.name == WINNERS), None)
-    named = {(source.kind, source.name) for source in sources}
-    if winners is not None and selection_scorers(rows) and ("dataset", FIRST_VALID) not in named:
-        at = sources.index(winners) + 1
-        sources.insert(at, SourceName("dataset", FIRST_VALID, f"{winners.label}{BESIDE_WINNERS}"))
-    if winners is not None and any(payload_in(row, SEARCHED) for row in rows):
+    if winners is None:
+        return sources
+    beside: list[SourceName] = []
+    if any(payload_in(row, SEARCHED) for row in rows):
         labels = {source.label for source in sources}
-        beside = [
-            SourceName("dataset", name, name)
-            for name in (SEARCHED, STARTED)
-            if ("dataset", name) not in named and name not in labels
-        ]
-        at = sources.index(winners) + 1
-        sources[at:at] = beside
+        beside += [SourceName("dataset", name, name) for name in (SEARCHED, STARTED) if name not in labels]
+    if selection_scorers(rows):
+        beside.append(SourceName("dataset", FIRST_VALID, f"{winners.label}{BESIDE_WINNERS}"))
+    named = {(source.kind, source.name) for source in sources}
+    at = sources.index(winners) + 1
+    sources[at:at] = [source for source in beside if (source.kind, source.name) not in named]
     return sources
 
 
 @dataclass(frozen=True)
 class Compared:
-    """What a run compares: every source answers every row."""
+    """The rows and sources of a run: every source answers every row."""
 
     rows: Sequence[VibeRow]
     sources: list[SourceName]
 
 
 def compared(bench: BenchSettings, workspace: Workspace) -> Compared:
-    """The rows and the sources of a run; the rows' file is read here and nowhere else. Raises what both choices raise."""
+    """Return the rows and sources of a run, reading the file of the rows once. Raises what :func:`choose_rows` and
+    :func:`choose_sources` raise."""
     rows = choose_rows(bench, workspace)
     return Compared(rows, choose_sources(bench, rows))
 
 
 def baseline_label(bench: BenchSettings, sources: Sequence[SourceName]) -> str:
-    """The label that the others are compared with. Raises :class:`InputError` for one that is not there."""
+    """Return the label of the baseline. Raises :class:`InputError` for a baseline that is not a source."""
     labels = [source.label for source in sources]
     if bench.baseline is not None:
         if bench.baseline not in labels:
@@ -132,7 +136,7 @@ def baseline_label(bench: BenchSettings, sources: Sequence[SourceName]) -> str:
 
 
 def run_name(bench: BenchSettings, scoring: ScoringSettings, sources: Sequence[SourceName]) -> str:
-    """The folder of a run. The same comparison has the same folder, so the same command goes on where it stopped."""
+    """Return the name of the run's folder. The same comparison has the same name, so the same command resumes it."""
     if bench.name:
         return bench.name
     what = digest(
@@ -156,10 +160,10 @@ def open_scoring(
     make_renderer: MakeRenderer = LocalRenderer,
     spend: SpendTracker | None = None,
 ) -> Iterator[tuple[ScoringService, ScoreCache]]:
-    """The scoring service with the scorers of the settings, and its cache.
+    """Open the scoring service with the scorers of the settings, and its cache.
 
-    ``trusted`` are the custom scorers that may run; ``make_renderer`` is for rendering elsewhere,
-    ``spend`` what the run has spent. Raises :class:`MissingError` where weights, an extra or a key is missing.
+    ``trusted`` are the custom scorers that may run, ``make_renderer`` makes the renderer, ``spend`` counts the cost of
+    the run. Raises :class:`MissingError` if weights, an extra or a key is missing.
     """
     with ScoreCache(workspace.score_cache) as cache:
         scorers = make_scorers(ScorerDeps.of_run(settings, workspace, cache, trusted, spend))
@@ -168,18 +172,15 @@ def open_scoring(
 
 
 def judges_plans(settings: Settings, rows: Sequence[VibeRow], sources: Sequence[SourceName]) -> list[Plan]:
-    """What judges that cost money would be asked: every answer, one source's against other vibes, and every candidate."""
+    """Return the calls of paid judges: every answer, the answers of one source against other vibes, every candidate."""
     candidates = sum(len(model_candidates(row)) for row in rows)
     pairs = len(rows) * (len(sources) + 1) + candidates
     return scorer_plans(pairs, ScorerDeps(settings.scoring, settings.llm))
 
 
-def scorer_names(service: ScoringService) -> list[str]:
-    return [scorer.name for scorer in service.scorers]
-
-
 def floor_source(service: ScoringService, baseline: str) -> str | None:
-    """Sources whose audio is also scored against mismatched vibes: all (None), or only the baseline if scoring is expensive."""
+    """Return the source whose audio is also scored against vibes of other texts: the baseline, or None for all sources
+    if scoring a second vibe is cheap (all scorers compare embeddings)."""
     return None if all(isinstance(scorer, EmbeddingScorer) for scorer in service.scorers) else baseline
 
 
@@ -193,9 +194,9 @@ def generator_deps(
     ask_through: Callable[[str], LLM] | None = None,
     spend: SpendTracker | None = None,
 ) -> GeneratorDeps:
-    """What the generators may draw on; nothing expensive happens before one of them asks for it.
+    """Return the dependencies of generators. Expensive ones are created when a generator uses them.
 
-    ``ask_through`` makes the client of a hosted model, where that is not one that asks directly.
+    ``ask_through`` makes the client of a hosted model; without it, the client calls the model directly.
     """
 
     def ask(model: str) -> LLM:
@@ -242,8 +243,8 @@ def run_facts(
     baseline: str,
     service: ScoringService,
 ) -> RunFacts:
-    """What the table says about the run; the candidates are scored here, for the ceiling."""
-    names = scorer_names(service)
+    """Return the facts of the run for its table. The candidates are scored here, for the ceiling."""
+    names = [scorer.name for scorer in service.scorers]
     most = most_candidates(rows)
     return RunFacts(
         name=name,
@@ -262,20 +263,21 @@ def run_facts(
             **{f"scorer {scorer.name}": scorer.fingerprint for scorer in service.scorers},
         },
         ceiling=ceiling(rows, service, names) if most > 1 else {},
-        ceiling_of=f"the best of {most} candidates of each row, chosen by the scorer itself" if most > 1 else "",
+        ceiling_of=f"the best of {most} candidates of each row, selected by the scorer itself" if most > 1 else "",
         resamples=settings.bench.resamples,
     )
 
 
 def missing(settings: Settings) -> list[LsdataError]:
-    """Wrong sources or a wrong baseline, hosted models that cannot be asked, and scorers that cannot run."""
+    """Return the problems of these settings: invalid sources or baseline, models that cannot be called, scorers that
+    cannot run."""
 
     def check_sources() -> None:
         for source in parse_sources(settings.bench.sources):
             kind_of(source).check(source, settings)
 
     def check_baseline() -> None:
-        # The label of the answers beside winners is known only once there are rows.
+        # Whether the N = 1 source exists is known only when there are rows.
         if not (settings.bench.baseline or "").endswith(BESIDE_WINNERS):
             baseline_label(settings.bench, choose_sources(settings.bench, []))
 
@@ -283,13 +285,13 @@ def missing(settings: Settings) -> list[LsdataError]:
 
 
 def sources_decide(settings: Settings, workspace: Workspace) -> Depends:
-    """The settings and the versions that decide what these sources answer, each only where a source depends on it.
+    """Return the settings and versions that the answers of these sources depend on.
 
-    Nothing is loaded and nothing need exist: this is also asked before there are rows or models.
+    Nothing is loaded, and rows and models need not exist.
     """
     try:
         sources = parse_sources(settings.bench.sources)
-    except InputError:  # the run itself says so
+    except InputError:  # reported by the run itself
         return Depends()
     depends = [kind_of(source).depends(source, settings, workspace) for source in sources]
     return Depends(
@@ -305,10 +307,10 @@ def describe_sources(
     runs: Path,
     prompts: PromptsSettings = OWN,
 ) -> list[SourceFacts]:
-    """Each source with the scorers that had a say in its answers."""
+    """Return each source with the scorers that selected its answers or its training data."""
     rows_known = KnownRows(rows, known, runs, prompts)
-    found: list[SourceFacts] = []
-    for source in sources:
-        note = kind_of(source).describe(source, rows_known)
-        found.append(SourceFacts(source.label, source.kind, source.name, note.chosen_by, note.text))
-    return found
+    notes = [kind_of(source).describe(source, rows_known) for source in sources]
+    return [
+        SourceFacts(source.label, source.kind, source.name, note.chosen_by, note.text)
+        for source, note in zip(sources, notes, strict=True)
+    ]

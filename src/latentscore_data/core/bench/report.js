@@ -1,5 +1,5 @@
 "use strict";
-// Everything shown comes from the JSON above and goes into the page as text, never as markup.
+// All data comes from the JSON element of this page, and is inserted as text, never as markup.
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const S = DATA.summary, FIELDS = DATA.fields, ROWS = DATA.rows, SOURCES = DATA.sources;
 const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -60,7 +60,8 @@ function ticks(low, high, about) {
   for (let t = Math.ceil(low / step) * step; t <= high + step * 1e-6; t += step) found.push(Number(t.toPrecision(6)));
   return found;
 }
-// From the middle, since labels that begin alike mostly differ at their ends; where two would read alike, from elsewhere.
+// Labels are cut in the middle, because labels with the same beginning mostly differ at the end. If two would become equal, they
+// are cut around the first difference.
 const cut = (text, most, end) => (text.length > most ? `${text.slice(0, most - 1 - end)}…${text.slice(text.length - end)}` : text);
 function shorter(text, most) {
   const others = SOURCES.filter((other) => other !== text);
@@ -158,7 +159,7 @@ function drawPanels() {
 function distributions() {
   const edges = S.edges[scorer], W = plotWidth(), left = narrow() ? 8 : 160, over = narrow() ? 14 : 0, band = Math.min(150, Math.max(50, 600 / S.sources.length)) + over, H = S.sources.length * band + 26;
   const x = (v) => left + ((v - edges[0]) / (edges[edges.length - 1] - edges[0])) * (W - left - 8);
-  const most = Math.max(1, ...S.sources.flatMap((source) => (source.scores[scorer].histogram || []).map((c) => c / source.scored)));
+  const shares = (source) => (source.scores[scorer].histogram || []).map((c) => c / source.scored), most = Math.max(...S.sources.flatMap(shares));
   const plot = svg("svg", { class: "plot", viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": "Histograms of the scores of each source" });
   let top = 0;
   for (const t of ticks(edges[0], edges[edges.length - 1], 5)) plot.append(svg("line", { x1: x(t), x2: x(t), y1: 4, y2: H - 22, stroke: "var(--line)" }), label(x(t), H - 6, plain(t), "middle"));
@@ -166,9 +167,11 @@ function distributions() {
     const e = source.scores[scorer], base = top + band - 10, paint = color(SOURCES.indexOf(source.label));
     plot.append(label(0, over ? top + 15 : base - 6, shorter(source.label, over ? 44 : 23), "start", true));
     if (e.histogram) {
-      const height = (c) => (c / source.scored / (most > 1 ? 1 : Math.max(...S.sources.flatMap((o) => (o.scores[scorer].histogram || []).map((n) => n / o.scored))))) * (band - 16 - over);
       let path = `M${x(edges[0])},${base}`;
-      e.histogram.forEach((c, i) => { path += `L${x(edges[i])},${base - height(c)}L${x(edges[i + 1])},${base - height(c)}`; });
+      shares(source).forEach((share, i) => {
+        const top = base - (share / most) * (band - 16 - over);
+        path += `L${x(edges[i])},${top}L${x(edges[i + 1])},${top}`;
+      });
       plot.append(svg("path", { d: path + `L${x(edges[edges.length - 1])},${base}Z`, fill: paint, opacity: 0.4 }));
       const [, q1, q2, q3] = e.quantiles;
       plot.append(svg("line", { x1: x(q1), x2: x(q3), y1: base + 3, y2: base + 3, stroke: paint, "stroke-width": 3, "stroke-linecap": "round" }),
@@ -245,7 +248,7 @@ function scatter() {
   };
   if (there.length) draw(there[0][0]); else box.append(h("p", { class: "soft small" }, "This run has no times."));
   const what = "Median per vibe, on a logarithmic scale; bars are 95 % intervals.";
-  return panel("Score against effort", what, there.length > 1 ? switcher(there.map(([name, text]) => [name, text]), there[0][0], draw, "Effort") : null, box);
+  return panel("Score against effort", what, there.length > 1 ? switcher(there, there[0][0], draw, "Effort") : null, box);
 }
 function askedFields() {
   const names = [...new Set(S.sources.flatMap((source) => Object.keys(source.fields?.by_field || {})))].sort();
@@ -493,7 +496,7 @@ document.addEventListener("keydown", (event) => {
 const dark = () => { const set = document.documentElement.style.colorScheme; return set ? set === "dark" : matchMedia("(prefers-color-scheme: dark)").matches; };
 function theme(name) { document.documentElement.style.colorScheme = name; $("theme").textContent = name === "dark" ? "Light" : "Dark"; for (const canvas of document.querySelectorAll("canvas")) paint(canvas); }
 $("theme").textContent = dark() ? "Light" : "Dark";
-try { const kept = localStorage.getItem("lsdata-theme"); if (kept === "dark" || kept === "light") theme(kept); } catch { /* a page from a file may have no storage */ }
+try { const kept = localStorage.getItem("lsdata-theme"); if (kept === "dark" || kept === "light") theme(kept); } catch { /* a page that was opened as a file may have no storage */ }
 $("theme").addEventListener("click", () => { const name = dark() ? "light" : "dark"; theme(name); try { localStorage.setItem("lsdata-theme", name); } catch { /* as above */ } });
 $("keys").addEventListener("click", () => $("help").showModal());
 let wasNarrow = narrow();

@@ -1,7 +1,6 @@
-"""The page people look at and listen to: one HTML file with its data inside, small MP3 files beside it, no network.
+"""The page of a benchmark: one HTML file that contains its data, and MP3 files beside it. It uses no network.
 
-``render_report`` takes the table of ``summary.json`` and the samples. Without a table (``summary=None``) it is a page of
-players, which is how rows that were never compared are shown.
+Without a table (``summary=None``) the page has only players, for rows that were not compared.
 """
 
 from __future__ import annotations
@@ -24,7 +23,10 @@ from latentscore_data.core.base.rows import BenchRow
 from latentscore_data.core.bench.summary import final_score
 
 THINKING_SHOWN = 500
-"""Characters of a payload's reasoning that go into the page; the rest is in results.jsonl."""
+"""Longest reasoning of a payload on the page, in characters; results.jsonl has all of it."""
+
+NOT_DRAWN = ("fingerprints", "created", "levels", "scopes")
+"""Keys of the summary that the page's script does not use."""
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
@@ -37,10 +39,11 @@ def render_report(
     *,
     heading: str | None = None,
 ) -> Path:
-    """Write the page to ``out`` in one move and return it.
+    """Write the page to ``out`` atomically, and return ``out``.
 
-    ``rows`` are samples; those with one ``row_id`` stand side by side, one for each ``source``. Their ``audio_file`` is a
-    name whose last part lies in ``audio_dir``. Titles, vibes and reasons are untrusted: they reach the page only as text.
+    ``summary`` is the content of ``summary.json``. ``rows`` are samples; samples with the same ``row_id`` are shown
+    side by side, one for each ``source``. The last part of their ``audio_file`` is a file in ``audio_dir``. Titles,
+    vibes and reasons are untrusted; the page shows them as text.
     """
     from jinja2 import Environment
     from markupsafe import Markup
@@ -52,7 +55,9 @@ def render_report(
         [source["label"] for source in summary["sources"]] if summary else list(dict.fromkeys(r.source for r in rows))
     )
     data = {
-        "summary": _slim(summary) if summary else {"headline": None, "scorers": [], "sources": []},
+        "summary": {name: value for name, value in summary.items() if name not in NOT_DRAWN}
+        if summary
+        else {"headline": None, "scorers": [], "sources": []},
         "fields": [[name, spec.labels] for name, spec in FIELDS.items()],
         "sources": labels,
         "rows": page_rows(rows, labels),
@@ -84,7 +89,7 @@ def render_report(
 
 
 def json_for_html(value: Any) -> str:
-    """JSON that no text inside it can break out of a ``<script>`` element with."""
+    """Return the value as JSON in which no text can end a ``<script>`` element."""
     text = json_bytes(value).decode()
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
@@ -92,7 +97,7 @@ def json_for_html(value: Any) -> str:
 
 
 def page_rows(rows: Sequence[BenchRow], labels: Sequence[str]) -> list[JsonObject]:
-    """The samples as the page wants them: one entry per vibe with one sample per source, in short names."""
+    """Return the data of the page: one entry per vibe with one sample per source, with names of one letter."""
     found: dict[str, JsonObject] = {}
     for row in rows:
         entry = found.setdefault(
@@ -129,12 +134,12 @@ def _sample(row: BenchRow) -> JsonObject:
 
 
 def pack_config(config: Mapping[str, Any]) -> str:
-    """A config as one character per field: the label's place in the table."""
+    """Return the config as one character per field: the index of its label, in base 36."""
     return "".join(_DIGITS[spec.labels.index(config[name])] for name, spec in FIELDS.items())
 
 
 def pack_palette(palette: Mapping[str, Any]) -> str:
-    """A palette as ``RRGGBBw`` per colour, where w is the place of its weight."""
+    """Return the palette as ``RRGGBBw`` per colour, where w is the index of its weight."""
     return "".join(
         f"{str(color['hex']).lstrip('#').upper()}{PALETTE_WEIGHTS.index(color['weight'])}"
         for color in palette["colors"]
@@ -144,13 +149,6 @@ def pack_palette(palette: Mapping[str, Any]) -> str:
 def _folder_url(audio_dir: Path, out: Path) -> str:
     relative = os.path.relpath(audio_dir.resolve(), out.parent.resolve())
     return quote(Path(relative).as_posix()) + "/"
-
-
-def _slim(summary: JsonObject) -> JsonObject:
-    """What the page draws of the summary."""
-    return {
-        name: value for name, value in summary.items() if name not in ("fingerprints", "created", "levels", "scopes")
-    }
 
 
 def _facts(summary: JsonObject, vibes: int) -> list[tuple[str, str]]:
@@ -164,7 +162,7 @@ def _facts(summary: JsonObject, vibes: int) -> list[tuple[str, str]]:
 
 
 def in_short(summary: JsonObject) -> str:
-    """The table in a sentence or two, no stronger than the numbers allow."""
+    """Return the result of the table in one or two sentences that claim no more than the tests show."""
     scorer, baseline = summary["headline"], summary["baseline"]
     first = summary["sources"][0]
     score = first["scores"][scorer]
@@ -190,7 +188,7 @@ def in_short(summary: JsonObject) -> str:
 
 
 def method(summary: JsonObject) -> list[str]:
-    """How the numbers came about, for the foot of the page."""
+    """Return the paragraphs of the page's section on the method."""
     rows = summary["rows"]
     paragraphs = [
         f"Every source answered the same {rows} vibes. Each answer was rendered once, {summary['seconds']:g} s with "

@@ -1,7 +1,6 @@
-"""The benchmark's two slow steps: every source answers every row, then every answer is played and scored.
+"""The two slow steps of a benchmark: every source answers every row; every answer is rendered and scored.
 
-Both go through the shared stage loop, so a run that was killed goes on where it stopped, and a row that changed is the
-only one done again.
+Both use the row loop: the same command resumes a killed run, and only changed rows are processed again.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from latentscore_data.core.base.row_index import read_newest
 from latentscore_data.core.base.rows import BenchRow, VibeRow, model_candidates
 from latentscore_data.core.base.summary import Progress, Summary
 from latentscore_data.core.base.workspace import dataset_slug
-from latentscore_data.core.bench.stats import best_of, shuffled_partners
+from latentscore_data.core.bench.stats import shuffled_partners
 from latentscore_data.core.generators.types import AnyGenerator, AskingGenerator, Generated, PaidGenerator
 from latentscore_data.core.scoring.clips import waveform, write_flac, write_mp3
 from latentscore_data.core.scoring.service import ScoredRender, ScoringService
@@ -32,9 +31,9 @@ KEY = "sample_id"
 
 
 class Batcher(Generic[InT, OutT]):
-    """Gathers what is asked for at about the same time into one call of a function that prefers many at once.
+    """Collect items that arrive within ``wait_seconds`` into batches of up to ``size`` for one call of ``work``.
 
-    ``work`` gives one answer per item, in order; each answer goes to who waits for it as soon as it is there.
+    ``work`` yields one answer per item, in order. Each caller gets its answer as soon as it is yielded.
     """
 
     def __init__(self, work: Callable[[list[InT]], Iterable[OutT]], size: int, wait_seconds: float = 0.02) -> None:
@@ -56,7 +55,7 @@ class Batcher(Generic[InT, OutT]):
             batch, self._waiting = self._waiting[: self._size], self._waiting[self._size :]
             try:
                 await asyncio.to_thread(self._answer, batch, asyncio.get_running_loop())
-            except Exception as error:  # who still waits for this batch must learn of it
+            except Exception as error:  # the callers that still wait for this batch get the error
                 for _, future in batch:
                     if not future.done():
                         future.set_exception(error)
@@ -68,13 +67,13 @@ class Batcher(Generic[InT, OutT]):
 
 @dataclass(frozen=True)
 class Sample:
-    """One row for one source, before and after it was answered."""
+    """One row for one source; ``answer`` is None until it was answered."""
 
     row: VibeRow
     source: str
     answer: Generated | None = None
     foreign_vibe: str | None = None
-    """Another text's vibe that the same audio is scored against, for the floor."""
+    """A vibe of another text. The same audio is scored against it, for the floor."""
 
     @property
     def id(self) -> str:
@@ -82,7 +81,7 @@ class Sample:
 
 
 class RunFiles:
-    """Where a run keeps what."""
+    """The paths of a run's files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -94,14 +93,17 @@ class RunFiles:
         self.score_failures = folder / "listen.failures.jsonl"
 
     def answers(self, source: str) -> Path:
-        """One file per source: a source that is added or taken out leaves the others' answers as they are."""
+        """Return the file of a source's answers. Adding or removing a source does not change the others' files."""
         return self.folder / "answers" / f"{dataset_slug(source)}.jsonl"
 
 
 def generate(
     generator: AnyGenerator, rows: Sequence[VibeRow], files: RunFiles, *, progress: Progress | None = None, **loop: Any
 ) -> Summary:
-    """Let one source answer every row that it has not answered yet, one line per answer in its file."""
+    """Let one source answer every row that it has not answered yet, and append each answer to its file.
+
+    ``loop`` is passed to :func:`run_stage`.
+    """
     if isinstance(generator, AskingGenerator):
         ask = generator.ask
     else:
@@ -134,46 +136,53 @@ def generate(
 
 
 def answer_fingerprint(source: str, row: VibeRow) -> str:
-    """Says which answer the source of that fingerprint would give to a row."""
+    """Return the identity of a source's answer to a row: it changes with the source, the row or its vibe."""
     return digest(source, row.row_id, row.vibe_original)
 
 
 def unanswered(answers: Path) -> Path:
-    """Where the failures of a source go: beside its answers."""
+    """Return the file of a source's failures, beside its answers."""
     return answers.with_name(f"{answers.stem}.failures.jsonl")
 
 
 def load_answers(files: RunFiles, rows: Sequence[VibeRow], sources: Mapping[str, str], seed: int) -> list[Sample]:
-    """Every row for every source (label -> fingerprint) with its answer, by source and in the order of the rows.
+    """Return a sample for every row and source (label -> fingerprint), by source and in the order of the rows.
 
-    An answer that could not be had (the network, a refused request) is a failure like any other: the row stays in the
-    comparison and counts with the floor. So does a row whose only answer is one to an older question: what a source said
-    under other settings is not what is compared.
+    A row without an answer (network error, refused request) stays in the comparison as a failure and gets the floor. So
+    does a row whose only answer is from other settings or for another vibe.
     """
     names = list(Generated.__dataclass_fields__)
     foreign = foreign_vibes(rows, seed)
     samples: list[Sample] = []
     for source, fingerprint in sources.items():
-        lines = _newest(files.answers(source), "row_id")
-        causes = _newest(unanswered(files.answers(source)), "row_id")
+        output = files.answers(source)
+        find = _finder(output, unanswered(output), "row_id", "no answer")
         for row, other in zip(rows, foreign, strict=True):
-            wanted = answer_fingerprint(fingerprint, row)
-            if (line := _current(lines.get(row.row_id), wanted)) is not None:
-                answer = Generated(**{name: line.get(name) for name in names})
-            else:
-                cause = _current(causes.get(row.row_id), wanted) or {}
-                answer = Generated(failure=f"{cause.get('kind', 'missing')}: {cause.get('message', 'no answer')}"[:300])
-            samples.append(Sample(row, source, answer, other))
+            line = find(row.row_id, answer_fingerprint(fingerprint, row))
+            samples.append(Sample(row, source, Generated(**{name: line.get(name) for name in names}), other))
     return samples
 
 
-def _current(line: Line | None, fingerprint: str) -> Line | None:
-    """The line, unless it came of another question."""
-    return line if line is not None and line.get("input_fingerprint") == fingerprint else None
+def _finder(output: Path, failures: Path, key: str, missing: str) -> Callable[[str, str], Line]:
+    """Return a function that finds the line with a key and a fingerprint in ``output``.
+
+    Without one, it returns a line with only ``failure``: the cause from ``failures``, or ``missing``.
+    """
+    files = [{str(line[key]): line for line in read_newest(path, key)} for path in (output, failures)]
+
+    def find(name: str, fingerprint: str) -> Line:
+        line, cause = (found.get(name, {}) for found in files)
+        if line.get("input_fingerprint") == fingerprint:
+            return line
+        if cause.get("input_fingerprint") != fingerprint:
+            cause = {}
+        return {"failure": f"{cause.get('kind', 'missing')}: {cause.get('message', missing)}"[:300]}
+
+    return find
 
 
 def foreign_vibes(rows: Sequence[VibeRow], seed: int) -> list[str | None]:
-    """For each row a vibe of another text; None where all rows are of one text."""
+    """Return, for each row, a vibe of another text; None for all rows if they are of one text."""
     partners = shuffled_partners([row.source_id for row in rows], rng_for(seed, "foreign vibes"))
     if partners is None:
         return [None] * len(rows)
@@ -191,10 +200,10 @@ def score_answers(
     progress: Progress | None = None,
     **loop: Any,
 ) -> Summary:
-    """Play and score every answer that has not been scored yet, one line per sample in ``results.jsonl``.
+    """Render and score every answer that has not been scored yet, and append each sample to ``results.jsonl``.
 
-    Each sample's audio becomes an MP3 (and a FLAC) in ``audio/``. For the floor it is scored once more, against another
-    text's vibe; ``floor_source`` limits that to one source.
+    The audio is written to ``audio/`` as MP3, with ``keep_flac`` also as FLAC. For the floor, the same audio is scored
+    against a vibe of another text; ``floor_source`` limits this to one source. ``loop`` is passed to :func:`run_stage`.
     """
     scorers = {scorer.name: scorer.fingerprint for scorer in service.scorers}
     first = _first_with_each_sound(samples, service)
@@ -205,7 +214,7 @@ def score_answers(
         if answer is None or answer.payload is None:
             return line
         own = service.submit(sample.row.vibe_original, answer.payload, want_audio=True)
-        # Asked for at once, so that one sound serves both.
+        # Submitted before the first result, so that both use one render.
         other = service.submit(vibe, answer.payload) if (vibe := _foreign(sample, floor_source)) is not None else None
         scored_render = await asyncio.wrap_future(own)
         key = service.sound_key(answer.payload["config"])
@@ -216,7 +225,8 @@ def score_answers(
         line["scores"], unscored = _scores(scored_render, scorers)
         line["render_seconds"], line["score_seconds"] = scored_render.render_seconds, scored_render.score_seconds
         if not line["scores"]:
-            line["failure"] = "; ".join(sorted(set(unscored.values())))[:300] or _nothing_scored(scored_render)
+            nothing = scored_render.failure.reason if scored_render.failure is not None else "no scorer answered"
+            line["failure"] = "; ".join(sorted(set(unscored.values())))[:300] or nothing
         elif unscored:
             line["unscored"] = unscored
         if any(outcome.may_pass for outcome in scored_render.outcomes.values() if isinstance(outcome, Unscored)):
@@ -240,7 +250,8 @@ def score_answers(
 
 
 def _first_with_each_sound(samples: Sequence[Sample], service: ScoringService) -> dict[str, Sample]:
-    """Rows with one config share a file, whose tags name the first of them, whichever is ready first."""
+    """Return the first sample with each sound. Samples with equal configs share a file, which is tagged with the first
+    one's vibe, so that the tags do not depend on the order of completion."""
     first: dict[str, Sample] = {}
     for sample in samples:
         if sample.answer is not None and sample.answer.payload is not None:
@@ -249,7 +260,7 @@ def _first_with_each_sound(samples: Sequence[Sample], service: ScoringService) -
 
 
 def _write_sound(path: Path, scored_render: ScoredRender, sample: Sample, keep_flac: bool) -> str | None:
-    """Write the sound beside the page; returns its waveform, None where there is no sound."""
+    """Write the sound files of a sample. Returns the waveform for the page, or None without sound."""
     if scored_render.clip is not None:
         scored_render.clip.write(path)
         return scored_render.clip.peaks
@@ -264,10 +275,10 @@ def _write_sound(path: Path, scored_render: ScoredRender, sample: Sample, keep_f
 
 
 def score_fingerprint(sample: Sample, service: ScoringService, keep_flac: bool, floor_source: str | None) -> str:
-    """Identifies the result that a sample would get now: its vibes, its answer, the scorers and the renderer."""
+    """Return the identity of a sample's result: it changes with the vibes, the answer, the scorers or the renderer."""
     return digest(
         sample.row.vibe_original,
-        # How long the answer took, and what it cost, does not change how it sounds.
+        # Time and cost of an answer do not change its sound.
         asdict(replace(sample.answer, seconds=None, cost_usd=None)) if sample.answer else None,
         _foreign(sample, floor_source),
         sorted((scorer.name, scorer.fingerprint) for scorer in service.scorers),
@@ -282,7 +293,9 @@ def _foreign(sample: Sample, floor_source: str | None) -> str | None:
 
 def _line(sample: Sample) -> Line:
     row, answer = sample.row, sample.answer or Generated(failure="missing: no answer")
-    line = BenchRow(
+    suite = {name: value for name in ("expect", "half") if (value := getattr(row, name, None)) is not None}
+    extra: Line = {KEY: sample.id, "raw_valid": answer.raw_valid, **suite}
+    return BenchRow(
         row_id=row.row_id,
         source=sample.source,
         dataset=row.dataset,
@@ -297,17 +310,12 @@ def _line(sample: Sample) -> Line:
         tokens_in=answer.tokens_in,
         tokens_out=answer.tokens_out,
         cost_usd=answer.cost_usd,
+        **extra,
     ).model_dump(mode="json")
-    line[KEY] = sample.id
-    line["raw_valid"] = answer.raw_valid
-    for name in ("expect", "half"):
-        if (value := getattr(row, name, None)) is not None:
-            line[name] = value
-    return line
 
 
 def _scores(scored_render: ScoredRender, scorers: Iterable[str]) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
-    """Scores with their parts by scorer, and the reasons of the scorers that gave none."""
+    """Return the scores with their parts, and the reasons of scorers without a score, each by scorer."""
     scores, reasons = {}, {}
     for name in scorers:
         if (score := scored_render.score(name)) is not None:
@@ -315,10 +323,6 @@ def _scores(scored_render: ScoredRender, scorers: Iterable[str]) -> tuple[dict[s
         elif (unscored := scored_render.unscored(name)) is not None:
             reasons[name] = unscored.reason
     return scores, reasons
-
-
-def _nothing_scored(scored_render: ScoredRender) -> str:
-    return scored_render.failure.reason if scored_render.failure is not None else "no scorer answered"
 
 
 def _audio_is_there(line: Line, folder: Path, keep_flac: bool) -> bool:
@@ -330,23 +334,17 @@ def _audio_is_there(line: Line, folder: Path, keep_flac: bool) -> bool:
 
 
 def ceiling(rows: Sequence[VibeRow], service: ScoringService, scorers: Sequence[str]) -> dict[str, list[float | None]]:
-    """For each scorer the best score among each row's candidates; what a listener with hindsight would have picked."""
+    """Return, for each scorer, the best score among each row's candidates (None without a score): the largest mean that
+    a choice among the candidates could reach."""
     futures = [
         [service.submit(row.vibe_original, candidate) for candidate in model_candidates(row) if candidate]
         for row in rows
     ]
-    scored_renders = [[future.result() for future in of_row] for of_row in futures]
-    found: dict[str, list[float | None]] = {}
-    for scorer in scorers:
-        scores = [
-            [(score.final_score if (score := h.score(scorer)) else None) for h in of_row] for of_row in scored_renders
-        ]
-        found[scorer] = best_of(scores)
-    return found
-
-
-def _newest(path: Path, key: str) -> dict[str, Line]:
-    return {str(line[key]): line for line in read_newest(path, key)}
+    renders = [[future.result() for future in of_row] for of_row in futures]
+    return {
+        name: [max((s.final_score for one in of_row if (s := one.score(name))), default=None) for of_row in renders]
+        for name in scorers
+    }
 
 
 def results_in_order(
@@ -357,21 +355,15 @@ def results_in_order(
     keep_flac: bool = False,
     floor_source: str | None = None,
 ) -> list[BenchRow]:
-    """One result per sample, by source and in the order of the rows; a sample that could not be scored is a failure.
+    """Return one result per sample, by source and in the order of the rows; a sample without a result is a failure.
 
-    The last three say what :func:`score_answers` was asked for: scores of another answer, or by other scorers, do not count.
+    ``service``, ``keep_flac`` and ``floor_source`` are those of :func:`score_answers`: results of other answers or
+    scorers do not count.
     """
-    lines = _newest(files.results, KEY)
-    causes = _newest(files.score_failures, KEY)
-    found: list[BenchRow] = []
-    for sample in samples:
-        wanted = score_fingerprint(sample, service, keep_flac, floor_source)
-        line = _current(lines.get(sample.id), wanted)
-        if line is None:
-            cause = _current(causes.get(sample.id), wanted) or {}
-            line = {
-                **_line(sample),
-                "failure": f"{cause.get('kind', 'missing')}: {cause.get('message', 'not scored')}"[:300],
-            }
-        found.append(BenchRow.model_validate(line))
-    return found
+    find = _finder(files.results, files.score_failures, KEY, "not scored")
+    return [
+        BenchRow.model_validate(
+            {**_line(sample), **find(sample.id, score_fingerprint(sample, service, keep_flac, floor_source))}
+        )
+        for sample in samples
+    ]

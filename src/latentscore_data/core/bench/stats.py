@@ -1,7 +1,7 @@
-"""What a table of scores may claim: means with intervals, paired tests, and the smallest difference it could see.
+"""Statistics of scores: means with intervals, paired tests, and the smallest detectable difference.
 
-Rows of one text are not independent (five wordings of one scene say the same thing), so everything here is resampled
-by source document. Plain arrays in, small records out; randomness is passed in.
+Rows of one text are not independent (five wordings of one scene are similar), so whole source documents are resampled.
+The functions take arrays with one value per row, and the document of each row.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 
 MIN_DOCUMENTS = 8
-"""Below this many source documents an interval or a p-value says more about the draw than about the generators."""
+"""Fewer source documents than this get neither intervals nor p-values: these would depend on the draw of documents."""
 
 EXACT_UP_TO_DOCUMENTS = 13
-"""Up to here all 2^n sign patterns are tried; beyond, a random sample of them."""
+"""Up to this many documents, all 2^n sign patterns are tested; above, a random sample of them."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over rows. ``low`` and ``high`` are None, and ``reason`` says why, where no interval can be trusted."""
+    """A mean over rows with its 95 % interval. Without one, ``low`` and ``high`` are None and ``reason`` says why."""
 
     mean: float
     low: float | None
@@ -35,14 +35,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference(Estimate):
-    """Mean paired difference to the baseline on the same rows; ``p`` is two-sided, ``p_holm`` corrected by :func:`holm`."""
+    """The mean paired difference to the baseline; ``p`` is two-sided, ``p_holm`` is corrected with :func:`holm`."""
 
     p: float | None = None
     p_holm: float | None = None
 
 
 def too_few(documents: int) -> str:
-    """Why only means are given, or an empty string when there are enough documents."""
+    """Return the reason why there are no intervals, or an empty string with enough documents."""
     if documents >= MIN_DOCUMENTS:
         return ""
     return f"only {documents} source document{'' if documents == 1 else 's'}: means only below {MIN_DOCUMENTS}"
@@ -51,7 +51,10 @@ def too_few(documents: int) -> str:
 def estimate(
     values: ArrayLike, documents: Sequence[str], rng: np.random.Generator, *, resamples: int = 4000
 ) -> Estimate:
-    """Mean of the rows with a 95 % bootstrap interval that resamples whole documents."""
+    """Return the mean of the rows with a 95 % bootstrap interval over whole documents.
+
+    ``values`` and ``documents`` have one entry per row. Raises :class:`ValueError` for values that are not finite.
+    """
     sums, counts = _by_document(values, documents)
     mean = float(sums.sum() / counts.sum())
     reason = too_few(len(sums))
@@ -69,7 +72,7 @@ def paired_difference(
     *,
     resamples: int = 4000,
 ) -> Difference:
-    """Difference to a baseline on the same rows in the same order, tested by flipping the sign of whole documents."""
+    """Return the mean difference to a baseline on the same rows, with a sign-flip test over documents."""
     differences = np.asarray(values, dtype=np.float64) - np.asarray(baseline, dtype=np.float64)
     found = estimate(differences, documents, rng, resamples=resamples)
     p = None if found.reason else sign_flip_p(differences, documents, rng)
@@ -79,11 +82,11 @@ def paired_difference(
 def sign_flip_p(
     differences: ArrayLike, documents: Sequence[str], rng: np.random.Generator, *, flips: int = 10_000
 ) -> float:
-    """Two-sided p-value of a mean difference of zero.
+    """Return the two-sided p-value of the hypothesis that the mean difference is zero.
 
-    Under the null the sign of each document's summed difference is arbitrary. All patterns are tried for up to
-    13 documents; otherwise ``flips`` random ones, and the observed pattern counts as one of them (Phipson and
-    Smyth 2010), so the p-value is never zero.
+    Under this hypothesis the sign of each document's summed difference is arbitrary. Above
+    :data:`EXACT_UP_TO_DOCUMENTS`, ``flips`` random sign patterns are tested, and the observed pattern counts as one of
+    them (Phipson and Smyth 2010), so the p-value is never zero.
     """
     sums, _ = _by_document(differences, documents)
     n = len(sums)
@@ -93,13 +96,13 @@ def sign_flip_p(
     else:
         signs = rng.choice([-1.0, 1.0], size=(flips, n))
     observed = abs(sums.sum())
-    # Equal sums differ in the last digits when they are added in another order.
+    # Equal sums can differ in the last digits, depending on the order of addition.
     as_extreme = int((np.abs(signs @ sums) >= observed - 1e-9 * max(1.0, np.abs(sums).sum())).sum())
     return as_extreme / len(signs) if exact else (as_extreme + 1) / (flips + 1)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's step-down correction (1979): the chance of one false claim among all of them stays below the level."""
+    """Return p-values with Holm's step-down correction (1979), which bounds the probability of a false positive."""
     known = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)
     highest = 0.0
@@ -110,10 +113,10 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def detectable_difference(differences: ArrayLike, documents: Sequence[str]) -> float | None:
-    """The smallest true mean difference that a paired test on this many documents would find with a power of 80 %.
+    """Return the smallest true mean difference that a paired test on these documents detects with 80 % power.
 
-    From the noncentral t distribution with (documents - 1) degrees of freedom and the cluster-robust standard error of
-    the mean; None below 8 documents.
+    It uses the noncentral t distribution with (documents - 1) degrees of freedom and the cluster-robust standard error
+    of the mean. None below :data:`MIN_DOCUMENTS` documents.
     """
     n = len(set(documents))
     if too_few(n):
@@ -122,10 +125,10 @@ def detectable_difference(differences: ArrayLike, documents: Sequence[str]) -> f
 
 
 def _detectable_shift(n: int) -> float:
-    """The noncentrality at which a two-sided t test at 5 % with n - 1 degrees of freedom reaches a power of 80 %."""
-    freedom = n - 1
+    """Return the noncentrality at which a two-sided 5 % t test with n - 1 degrees of freedom has 80 % power."""
     from scipy import optimize, stats
 
+    freedom = n - 1
     critical = stats.t.ppf(0.975, freedom)
 
     def missing(shift: float) -> float:
@@ -136,7 +139,7 @@ def _detectable_shift(n: int) -> float:
 
 
 def cluster_standard_error(values: ArrayLike, documents: Sequence[str]) -> float:
-    """Standard error of the row mean when rows of a document go together (linearised ratio of sums)."""
+    """Return the standard error of the row mean for rows that are correlated within documents (linearised ratio)."""
     sums, counts = _by_document(values, documents)
     n = len(sums)
     residuals = sums - sums.sum() / counts.sum() * counts
@@ -144,9 +147,10 @@ def cluster_standard_error(values: ArrayLike, documents: Sequence[str]) -> float
 
 
 def shuffled_partners(documents: Sequence[str], rng: np.random.Generator) -> NDArray[np.int64] | None:
-    """For each row the index of a row of another document, or None where there is only one document.
+    """Return, for each row, the index of a row of another document; None if there is only one document.
 
-    A permutation where no document holds more than half of the rows; otherwise partners are drawn with repetition.
+    The result is a permutation unless a document has more than half of the rows; then partners are drawn with
+    replacement.
     """
     _, codes = np.unique(np.asarray(documents), return_inverse=True)
     sizes = np.bincount(codes)
@@ -155,25 +159,20 @@ def shuffled_partners(documents: Sequence[str], rng: np.random.Generator) -> NDA
     n = len(codes)
     if sizes.max() * 2 > n:
         return np.array([rng.choice(np.flatnonzero(codes != code)) for code in codes], dtype=np.int64)
-    # Rows in document order, moved on by the largest document's size: nobody meets their own document.
+    # Rows in document order, rotated by the size of the largest document: no row gets its own document.
     order = np.lexsort((rng.random(n), rng.permutation(len(sizes))[codes]))
     partners = np.empty(n, dtype=np.int64)
     partners[order] = np.roll(order, int(sizes.max()))
     return partners
 
 
-def best_of(scores: Sequence[Sequence[float | None]]) -> list[float | None]:
-    """The highest known score of each row's candidates: the ceiling."""
-    return [max((score for score in row if score is not None), default=None) for row in scores]
-
-
 def _by_document(values: ArrayLike, documents: Sequence[str]) -> tuple[Floats, Floats]:
-    """Sum and count of the rows of each document, both of shape (documents,)."""
+    """Return the sum and the number of the rows of each document, both of shape (documents,)."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or len(array) != len(documents) or len(array) == 0:
         raise ValueError(f"one value per row is needed: {array.shape} values for {len(documents)} rows")
     if not np.isfinite(array).all():
-        raise ValueError("values must be finite: a failed row takes the floor score")
+        raise ValueError("values must be finite: a failed row gets the floor score")
     _, codes = np.unique(np.asarray(documents), return_inverse=True)
     sums: Floats = np.bincount(codes, weights=array).astype(np.float64)
     counts: Floats = np.bincount(codes).astype(np.float64)
@@ -184,21 +183,9 @@ def _cluster_interval(sums: Floats, counts: Floats, rng: np.random.Generator, re
     n = len(sums)
     picks = rng.multinomial(n, np.full(n, 1 / n), size=resamples)
     means = (picks @ sums) / (picks @ counts)
-    # A plain percentile interval is too narrow for few documents; Hesterberg's (2015) widened tails mend that.
+    # A percentile interval is too narrow for few documents; Hesterberg's (2015) wider tails correct this.
     from scipy import stats
 
     tail = stats.norm.cdf(np.sqrt(n / (n - 1)) * stats.t.ppf((1 - 0.95) / 2, n - 1))
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
-
-
-def describe(values: ArrayLike, bins: Sequence[float] | None = None) -> dict[str, object]:
-    """Quartiles, ends and a histogram of scores, for drawing."""
-    array = np.asarray(values, dtype=np.float64)
-    counts, edges = np.histogram(array, bins=24 if bins is None else np.asarray(bins))
-    quantiles = np.quantile(array, [0.05, 0.25, 0.5, 0.75, 0.95])
-    return {
-        "quantiles": [float(q) for q in quantiles],
-        "histogram": [int(c) for c in counts],
-        "edges": [float(e) for e in edges],
-    }

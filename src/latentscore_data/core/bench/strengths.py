@@ -1,4 +1,4 @@
-"""How strong each player is by pairwise answers: Bradley and Terry's model with Davidson's ties (1970), and intervals."""
+"""Strengths from pairwise answers: the Bradley-Terry model with Davidson's ties (1970), and bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from latentscore.json_search import JsonObject
 from latentscore.seeds import rng_for
 from latentscore_data.core.bench.stats import too_few
 
@@ -17,7 +18,7 @@ from latentscore_data.core.bench.stats import too_few
 class Game:
     """One answer to "which fits better?": ``choice`` is 0 for ``a``, 1 for ``b`` and 2 for a tie.
 
-    Games of one ``document`` belong together and are resampled together.
+    Games of one ``document`` are resampled together.
     """
 
     a: str
@@ -26,7 +27,7 @@ class Game:
     document: str
 
     def outcome(self, label: str) -> str:
-        """``won``, ``lost`` or ``tied`` for one of the two players."""
+        """Return ``won``, ``lost`` or ``tied`` for one of the two players."""
         if self.choice == 2:
             return "tied"
         return "won" if (self.choice == 0) == (self.a == label) else "lost"
@@ -34,7 +35,7 @@ class Game:
 
 @dataclass(frozen=True)
 class Player:
-    """A log strength, all of them with mean zero, and its 95 % interval (``None`` with fewer than eight documents)."""
+    """A log strength (zero is the mean of all players) and its 95 % interval (None below eight documents)."""
 
     label: str
     strength: float
@@ -49,66 +50,57 @@ class Player:
         interval = f" [{self.low:+.2f}, {self.high:+.2f}]" if self.low is not None and self.high is not None else ""
         return f"{self.strength:+.2f}{interval}, {self.won} won, {self.lost} lost, {self.tied} tied"
 
-
-@dataclass(frozen=True)
-class Fit:
-    """The players, the strongest first, and Davidson's tie parameter (0: nobody ever ties)."""
-
-    players: list[Player]
-    tie: float
+    def to_dict(self) -> JsonObject:
+        return {**vars(self), "in_words": self.in_words}
 
 
-def fit(games: Sequence[Game], *, seed: int = 0, resamples: int = 400) -> Fit:
-    """Strengths from at least one game. Intervals are quantiles over ``resamples`` draws of whole documents."""
+def fit(games: Sequence[Game], *, seed: int = 0, resamples: int = 400) -> tuple[list[Player], float]:
+    """Return the players of at least one game, the strongest first, and Davidson's tie parameter (0: no ties).
+
+    Intervals are quantiles over ``resamples`` draws of whole documents.
+    """
     labels = sorted({label for game in games for label in (game.a, game.b)})
     numbered = [(labels.index(game.a), labels.index(game.b), game.choice) for game in games]
-    fitted = bradley_terry(numbered, len(labels))
+    strengths, tie = bradley_terry(numbered, len(labels))
     spread = _resampled(numbered, [game.document for game in games], len(labels), seed, resamples)
     players: list[Player] = []
-    for i in np.argsort(-fitted.strengths):
+    for i in np.argsort(-strengths):
         low, high = (None, None) if spread is None else (float(x) for x in np.quantile(spread[:, i], [0.025, 0.975]))
         record = Counter(game.outcome(labels[i]) for game in games if labels[i] in (game.a, game.b))
-        players.append(
-            Player(labels[i], float(fitted.strengths[i]), low, high, record["won"], record["lost"], record["tied"])
-        )
-    return Fit(players, fitted.tie)
-
-
-@dataclass(frozen=True)
-class Strengths:
-    """Log strengths with mean zero, and Davidson's tie parameter (0: nobody ever ties)."""
-
-    strengths: NDArray[np.float64]
-    tie: float
+        players.append(Player(labels[i], float(strengths[i]), low, high, record["won"], record["lost"], record["tied"]))
+    return players, tie
 
 
 PRIOR_GAMES = 0.1
-"""Weight of an imagined drawn game between each two that met, so that a source that won every pair has a finite strength."""
+"""Weight of an added tie between each two players that met, so that the strength of an unbeaten player is finite."""
 
 
-def bradley_terry(games: Sequence[tuple[int, int, int]], players: int, prior: float = PRIOR_GAMES) -> Strengths:
-    """Maximum-likelihood strengths from games (a, b, outcome), where the outcome is 0 (a), 1 (b) or 2 (tie).
+def bradley_terry(
+    games: Sequence[tuple[int, int, int]], players: int, prior: float = PRIOR_GAMES
+) -> tuple[NDArray[np.float64], float]:
+    """Return maximum-likelihood log strengths with mean zero, shape (players,), and Davidson's tie parameter nu.
 
-    Davidson (1970): P(a) : P(b) : P(tie) = e^a : e^b : nu e^((a+b)/2).
+    A game is (a, b, outcome), where the outcome is 0 (a won), 1 (b won) or 2 (tie). Davidson (1970):
+    P(a) : P(b) : P(tie) = e^a : e^b : nu e^((a+b)/2).
     """
     array = np.asarray(games, dtype=np.int64)
     tally: Counter[tuple[int, int, int]] = Counter(map(tuple, array.tolist()))
     rows = np.array(list(tally), dtype=np.int64)
     met = np.array(sorted({(min(a, b), max(a, b)) for a, b, _ in tally}), dtype=np.int64)
 
-    # What was seen, and an imagined drawn game between each two that met: half a game won by either.
+    # The games, and the prior for each two players that met: half of its weight is a win of either.
     a = np.concatenate([rows[:, 0], met[:, 0], met[:, 0]])
     b = np.concatenate([rows[:, 1], met[:, 1], met[:, 1]])
     outcome = np.concatenate([rows[:, 2], np.zeros(len(met), dtype=np.int64), np.ones(len(met), dtype=np.int64)])
     weights = np.concatenate([np.array(list(tally.values()), dtype=np.float64), np.full(2 * len(met), prior / 2)])
 
     def loss(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        """The negative log likelihood and its gradient."""
+        """Return the negative log likelihood and its gradient."""
         strengths, log_tie = parameters[:-1], float(parameters[-1])
         logits = np.stack([strengths[a], strengths[b], log_tie + (strengths[a] + strengths[b]) / 2])
         log_chances = logits - np.logaddexp.reduce(logits, axis=0)
         each = np.arange(len(outcome))
-        # Strengths only mean something relative to each other; this pins their sum without moving them.
+        # Only differences of strengths are determined; this term fixes their sum without changing the differences.
         value = -float(weights @ log_chances[outcome, each]) + 1e-3 * float(strengths.sum()) ** 2 + 1e-4 * log_tie**2
         by_logit = weights * np.exp(log_chances)
         by_logit[outcome, each] -= weights
@@ -123,13 +115,13 @@ def bradley_terry(games: Sequence[tuple[int, int, int]], players: int, prior: fl
     start, bounds = np.zeros(players + 1), [(-12, 12)] * (players + 1)
     best = optimize.minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
     strengths = best.x[:-1] - best.x[:-1].mean()
-    return Strengths(strengths, float(np.exp(best.x[-1])))
+    return strengths, float(np.exp(best.x[-1]))
 
 
 def _resampled(
     games: Sequence[tuple[int, int, int]], documents: Sequence[str], players: int, seed: int, resamples: int
 ) -> NDArray[np.float64] | None:
-    """Strengths of resampled source documents, shape (resamples, players); None below eight documents."""
+    """Return strengths of resampled source documents, shape (resamples, players); None below eight documents."""
     names = sorted(set(documents))
     if too_few(len(names)):
         return None
@@ -138,5 +130,5 @@ def _resampled(
     found = []
     for _ in range(resamples):
         drawn = [game for i in rng.integers(len(names), size=len(names)) for game in of_document[int(i)]]
-        found.append(bradley_terry(drawn, players).strengths)
+        found.append(bradley_terry(drawn, players)[0])
     return np.array(found)

@@ -1,9 +1,9 @@
-"""From scored samples to the numbers of the table: pure functions of rows, no files, no clock."""
+"""The table of a benchmark (``summary.json``) from its scored samples. Pure functions: no files, no clock."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -18,19 +18,19 @@ from latentscore_data.core.bench import stats
 
 @dataclass(frozen=True)
 class SourceFacts:
-    """What is known of a source before anything is scored."""
+    """A source, as far as it is known before scoring."""
 
     label: str
     kind: str
     name: str
     chosen_by: tuple[str, ...] = ()
-    """Scorers that chose this source's answers, or that it was trained on: their praise is worth less."""
+    """Scorers that selected this source's answers or its training data: their scores of it are biased upwards."""
     note: str = ""
 
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What a run compared, and how."""
+    """The inputs and settings of a run, for its table."""
 
     name: str
     title: str
@@ -44,27 +44,30 @@ class RunFacts:
     suite: str | None = None
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     ceiling: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
-    """For each scorer the best score among each row's candidates, in the order of the rows."""
+    """For each scorer, the best score among each row's candidates, in the order of the rows."""
     ceiling_of: str = ""
+    """How the ceiling was measured, for the page."""
     resamples: int = 4000
 
 
 def headline_scorer(scorers: Sequence[str], sources: Sequence[SourceFacts]) -> str:
-    """The first scorer that chose none of what is judged, else the first: a judge does not grade its own choice."""
+    """Return the first scorer that selected none of the answers, so that it is unbiased; else the first one."""
     interested = {name for source in sources for name in source.chosen_by}
     return next((scorer for scorer in scorers if scorer not in interested), scorers[0])
 
 
 def final_score(row: BenchRow, scorer: str) -> float | None:
-    """A sample's score, or None where it has none."""
+    """Return the sample's score by this scorer; None without one."""
     value = row.scores.get(scorer, {}).get("final_score")
     return float(value) if isinstance(value, int | float) and np.isfinite(value) else None
 
 
 def summarise(rows: Sequence[BenchRow], run: RunFacts) -> JsonObject:
-    """Everything that ``summary.json`` says. ``rows`` holds one line per source and row; each source has the same rows.
+    """Return the content of ``summary.json``. ``rows`` has one sample per source and row, the same rows for each
+    source.
 
-    A sample without a score counts with the floor, which is the mean score of the same audio against other texts' vibes.
+    A sample without a score gets the floor: the mean score of the same audio against vibes of other texts. Raises
+    :class:`ValueError` if the sources were compared on different rows.
     """
     by_source = {source.label: [row for row in rows if row.source == source.label] for source in run.sources}
     order = [row.row_id for row in by_source[run.sources[0].label]]
@@ -82,8 +85,12 @@ def summarise(rows: Sequence[BenchRow], run: RunFacts) -> JsonObject:
     }
     comparisons = {scorer: _comparisons(values[scorer], documents, scorer, run) for scorer in run.scorers}
     anchor = next((s.label for s in run.sources if s.kind == "dataset"), None)
+    copied = ("title", "created", "split", "suite", "baseline", "seconds", "seed", "ceiling_of")
     summary: JsonObject = {
-        **_facts_of(run),
+        "run": run.name,
+        "scorers": list(run.scorers),
+        "fingerprints": dict(run.fingerprints),
+        **{name: getattr(run, name) for name in copied},
         "rows": len(order),
         "documents": len(set(documents)),
         "levels": dict(Counter(row.vibe_level for row in reference)),
@@ -121,24 +128,14 @@ def summarise(rows: Sequence[BenchRow], run: RunFacts) -> JsonObject:
     return summary
 
 
-def _facts_of(run: RunFacts) -> JsonObject:
-    """What the summary takes over from the run as it is."""
-    names = ("title", "created", "split", "suite", "baseline", "seconds", "seed", "ceiling_of")
-    return {
-        "run": run.name,
-        "scorers": list(run.scorers),
-        "fingerprints": dict(run.fingerprints),
-        **{name: getattr(run, name) for name in names},
-    }
-
-
 def _values(samples: Sequence[BenchRow], scorer: str, floor: float) -> list[float]:
     scores = (final_score(row, scorer) for row in samples)
     return [floor if score is None else score for score in scores]
 
 
 def _floor(rows: Sequence[BenchRow], scorer: str, run: RunFacts) -> JsonObject:
-    """The same audio against vibes of other texts. Where nothing was shuffled, the lowest score stands in, and says so."""
+    """Return the mean score of the same audio against vibes of other texts; the lowest score of the run if nothing was
+    scored against other vibes."""
     scored: list[tuple[float, str]] = []
     for row in rows:
         shuffled: Mapping[str, Any] = getattr(row, "shuffled_scores", None) or {}
@@ -170,7 +167,7 @@ def _estimate(values: Sequence[float], documents: Sequence[str], run: RunFacts, 
 
 
 def _comparisons(values: Mapping[str, list[float]], documents: Sequence[str], scorer: str, run: RunFacts) -> JsonObject:
-    """Paired differences of the others to the baseline, with Holm's correction over them."""
+    """Return the paired differences of the other sources to the baseline, with Holm's correction."""
     others = [label for label in values if label != run.baseline]
     found = [
         stats.paired_difference(
@@ -190,7 +187,7 @@ def _comparisons(values: Mapping[str, list[float]], documents: Sequence[str], sc
 
 
 def _detectable(values: Mapping[str, list[float]], documents: Sequence[str], baseline: str) -> float | None:
-    """The largest of the sources' detectable differences: what every comparison of the table could see."""
+    """Return the largest of the sources' detectable differences, which every comparison of the table can detect."""
     base = np.asarray(values[baseline])
     found = [
         stats.detectable_difference(np.asarray(v) - base, documents) for label, v in values.items() if label != baseline
@@ -199,7 +196,7 @@ def _detectable(values: Mapping[str, list[float]], documents: Sequence[str], bas
 
 
 def _edges(values: Mapping[str, list[float]], bins: int = 28) -> list[float]:
-    """Common histogram edges over all sources, so that their distributions can be compared."""
+    """Return histogram edges for all sources together, so that their distributions can be compared."""
     every = np.concatenate([np.asarray(v) for v in values.values()])
     low, high = float(every.min()), float(every.max())
     margin = (high - low) * 0.02 or 0.5
@@ -207,19 +204,23 @@ def _edges(values: Mapping[str, list[float]], bins: int = 28) -> list[float]:
 
 
 def _spread(samples: Sequence[BenchRow], scorer: str, edges: Sequence[float]) -> JsonObject:
-    """Quartiles and histogram of the scores that are there; failed samples are not drawn."""
+    """Return quantiles (5, 25, 50, 75, 95 %) and histogram of the scores, without failed samples."""
     known = [score for row in samples if (score := final_score(row, scorer)) is not None]
     if not known:
         return {"quantiles": None, "histogram": None, "mean_of_scored": None}
-    return {**stats.describe(known, edges), "mean_of_scored": float(np.mean(known))}
+    return {
+        "quantiles": np.quantile(known, [0.05, 0.25, 0.5, 0.75, 0.95]).tolist(),
+        "histogram": np.histogram(known, bins=np.asarray(edges))[0].tolist(),
+        "edges": list(edges),
+        "mean_of_scored": float(np.mean(known)),
+    }
 
 
 def _answers(source: SourceFacts, samples: Sequence[BenchRow]) -> JsonObject:
-    """What a source delivered: how much of it was usable, how long it took and what it cost."""
+    """Return how many of a source's answers are usable, with times, tokens and cost."""
     valid = sum(row.valid for row in samples)
     raw = [raw_valid for row in samples if (raw_valid := getattr(row, "raw_valid", None)) is not None]
     scored = [row for row in samples if row.scores]
-    costs = [row.cost_usd for row in samples if row.cost_usd is not None]
     return {
         **asdict(source),
         "chosen_by": list(source.chosen_by),
@@ -235,11 +236,11 @@ def _answers(source: SourceFacts, samples: Sequence[BenchRow]) -> JsonObject:
         "score_seconds": _times(row.score_seconds for row in samples),
         "tokens_in": _total(row.tokens_in for row in samples),
         "tokens_out": _total(row.tokens_out for row in samples),
-        "cost_usd": sum(costs) if costs else None,
+        "cost_usd": _total(row.cost_usd for row in samples),
     }
 
 
-def _times(seconds: Any) -> JsonObject | None:
+def _times(seconds: Iterable[float | None]) -> JsonObject | None:
     known = np.array([s for s in seconds if s is not None])
     if not len(known):
         return None
@@ -252,7 +253,7 @@ def _times(seconds: Any) -> JsonObject | None:
     }
 
 
-def _total(values: Any) -> int | None:
+def _total(values: Iterable[float | None]) -> float | None:
     known = [v for v in values if v is not None]
     return sum(known) if known else None
 
@@ -265,7 +266,7 @@ def _grouped(values: Sequence[float], groups: Sequence[str]) -> JsonObject:
 
 
 def _part_means(samples: Sequence[BenchRow], scorer: str) -> JsonObject:
-    """The mean of each part of the score; for CLAP also how often the penalty fired."""
+    """Return the mean of each part of the score, and the share of samples with a penalty if the scorer has one."""
     parts: dict[str, list[float]] = {}
     for row in samples:
         for name, value in row.scores.get(scorer, {}).items():
@@ -278,14 +279,18 @@ def _part_means(samples: Sequence[BenchRow], scorer: str) -> JsonObject:
 
 
 def field_hits(row: BenchRow) -> dict[str, bool]:
-    """For a row of a suite: each field that was asked for, and whether its value is one of those that fit."""
+    """Return, for each field that a suite's prompt asks for, whether its value is one of those that fit."""
     expected: Mapping[str, list[Any]] = getattr(row, "expect", None) or {}
     config: Mapping[str, Any] = (row.config_payload or {}).get("config", {})
     return {name: config.get(name) in allowed for name, allowed in expected.items()}
 
 
 def _asked_fields(samples: Sequence[BenchRow], label: str, run: RunFacts) -> JsonObject | None:
-    """The share of named fields that came out as asked, with an interval over prompts. A missing answer is all wrong."""
+    """Return the share of requested fields with a value that fits, with an interval over prompts; None without
+    requests.
+
+    A missing answer counts as wrong in every field.
+    """
     hits = [(name, hit, row.source_id) for row in samples for name, hit in field_hits(row).items()]
     if not hits:
         return None
@@ -304,13 +309,9 @@ def _asked_fields(samples: Sequence[BenchRow], label: str, run: RunFacts) -> Jso
     }
 
 
-def _configs(samples: Sequence[BenchRow]) -> list[Mapping[str, Any]]:
-    return [row.config_payload["config"] for row in samples if row.config_payload]
-
-
 def _variety(samples: Sequence[BenchRow]) -> JsonObject:
-    """How much of each field's labels a source uses: entropy over the most there could be, 0 (always the same) to 1."""
-    configs = _configs(samples)
+    """Return the entropy of each field's labels over the largest possible one: 0 (always the same label) to 1."""
+    configs = [row.config_payload["config"] for row in samples if row.config_payload]
     by_field: dict[str, float] = {}
     for name, spec in FIELDS.items():
         counts = np.array(list(Counter(config.get(name) for config in configs).values()), dtype=np.float64)
@@ -321,7 +322,7 @@ def _variety(samples: Sequence[BenchRow]) -> JsonObject:
 
 
 def _agreement(samples: Sequence[BenchRow], reference: Sequence[BenchRow]) -> JsonObject | None:
-    """The share of rows in which a field has the same value as in the reference source."""
+    """Return the share of rows in which a field has the same value as in the reference; None without such rows."""
     pairs = [
         (mine.config_payload["config"], theirs.config_payload["config"])
         for mine, theirs in zip(samples, reference, strict=True)

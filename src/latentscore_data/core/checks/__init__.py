@@ -1,1 +1,1 @@
-"""What to look at before a data set is published: measures of the scored rows with a limit for each."""
+"""The measures of ``lsdata check``: properties of the scored rows, each with a limit."""

@@ -1,4 +1,4 @@
-"""How varied the answers and the vibes are, beside what chance would give."""
+"""Diversity of the answers and the vibes, compared with random configs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from latentscore_data.core.base.settings import CheckSettings
 from latentscore_data.core.checks.types import Finding
 
 FEW_WINNERS = 20
-"""Below this many winners entropies say more about the number than about the model."""
+"""With fewer winners than this, entropies depend mostly on the number of winners."""
 
 
 def check_diversity(labels: NDArray[np.uint8], settings: CheckSettings) -> list[Finding]:
-    """Label entropy of each field, distinct configs, and how many pairs of labels of two fields occur.
+    """Measure the label entropy of each field, the share of distinct configs, and the share of label pairs that occur.
 
-    ``labels`` has the shape (winners, fields). Entropies are shares of the largest possible one, log2 of the number of labels.
+    ``labels`` has the shape (winners, fields). An entropy is a share of the largest possible one, log2 of the number of
+    labels.
     """
     if len(labels) < FEW_WINNERS:
         return [Finding("diversity", "winners", f"{len(labels):,}: too few to measure")]
@@ -49,7 +50,7 @@ def _entropy_bits(counts: NDArray[np.intp]) -> float:
 
 
 def _pairs(labels: NDArray[np.uint8], sizes: list[int]) -> tuple[float, float]:
-    """The share of all pairs of labels of two fields that occur, and what as many random configs would show on average."""
+    """Return the share of the label pairs of two fields that occur, and its expectation for random configs."""
     starts = np.concatenate([[0], np.cumsum(sizes)])
     together = np.zeros((starts[-1], starts[-1]), dtype=np.int64)
     for block in np.array_split(labels, max(1, len(labels) // 4096)):
@@ -64,10 +65,10 @@ def _pairs(labels: NDArray[np.uint8], sizes: list[int]) -> tuple[float, float]:
 
 
 def vendi_score(vectors: NDArray[np.float32]) -> float:
-    """The effective number of different items among unit vectors of shape (n, dim), between 1 and min(n, dim).
+    """Return the effective number of different items among unit vectors of shape (n, dim), from 1 to min(n, dim).
 
-    The exponential of the entropy of the eigenvalues of the cosine matrix over n (Friedman and Dieng 2023). The matrix of
-    shape (dim, dim) has the same eigenvalues.
+    It is the exponential of the entropy of the eigenvalues of the cosine matrix over n (Friedman and Dieng 2023). The
+    (dim, dim) matrix that is used here has the same nonzero eigenvalues.
     """
     values = np.linalg.eigvalsh(vectors.T.astype(np.float64) @ vectors / len(vectors))
     values = values[values > 1e-12]

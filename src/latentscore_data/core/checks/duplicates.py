@@ -1,4 +1,4 @@
-"""Duplicates among vibes and among winners, and training rows that a test already knows."""
+"""Duplicates among vibes and among winners, contamination of training rows, and leakage of splits."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ Vectors = NDArray[np.float32]
 
 
 def plain(text: str) -> str:
-    """A text without what does not change what it says: case, punctuation and spaces."""
+    """Return the text without case, punctuation and repeated spaces."""
     return _BETWEEN_WORDS.sub(" ", text.lower()).strip()
 
 
 def check_duplicates(
     views: Sequence[RowView], vectors: Vectors, threshold: float, settings: CheckSettings
 ) -> list[Finding]:
-    """Vibes that are said twice, vibes that nearly are, and different vibes with one and the same winning config."""
+    """Measure exact duplicates and near-duplicates of vibes, and different vibes with the same winning config.
+
+    ``vectors`` has one unit vector per view; ``threshold`` is the cosine of near-duplicates.
+    """
     total = len(views)
-    seen: set[str] = set()
-    exact: list[int] = []
-    for at, view in enumerate(views):
-        text = plain(view.vibe)
-        (exact.append(at) if text in seen else seen.add(text))
+    first: dict[str, int] = {}
+    exact = [at for at, view in enumerate(views) if first.setdefault(plain(view.vibe), at) != at]
     rest = np.setdiff1d(np.arange(total), exact)
     stays = first_of_each(vectors[rest], threshold)
     near = [views[int(at)].row_id for at in rest[~stays]]
@@ -55,7 +55,10 @@ def check_contamination(
     views: Sequence[RowView], vectors: Vectors, suites: Mapping[str, tuple[Sequence[str], Vectors]], threshold: float,
     settings: CheckSettings,
 ) -> list[Finding]:  # fmt: skip
-    """Rows that are trained on and stand, in these words or nearly, in TEST or in a suite of prompts."""
+    """Measure training rows that are also in TEST or in a prompt suite, exactly or as near-duplicates.
+
+    ``suites`` has the texts and unit vectors of each suite.
+    """
     trained = np.array([view.split in ("SFT-Train", "GRPO") for view in views], dtype=bool)
     rows = np.flatnonzero(trained)
     if not len(rows):
@@ -76,7 +79,7 @@ def check_contamination(
 
 
 def check_splits(views: Sequence[RowView], vectors: Vectors, threshold: float, seed: int) -> list[Finding]:
-    """Sizes, sources and how near TEST is to what is trained on."""
+    """Measure the size and the sources of each split, and the leakage between TEST and training rows."""
     rows, sources = Counter(view.split for view in views), defaultdict[str, set[str]](set)
     for view in views:
         sources[view.split].add(view.source)

@@ -1,4 +1,4 @@
-"""May the rows be published: licences of the texts, terms of the models that answered, and what the texts hold."""
+"""Permission to publish the rows: licences of the texts, terms of the models, and texts that need a review."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ RESTRICTED_MODELS = (
     (r"gemini|^(vertex_ai|google)/", "Google", "ai.google.dev/gemini-api/terms"),
     (r"grok|^xai/", "xAI", "x.ai/legal/terms-of-service-enterprise"),
 )
-"""(name of the model, provider, its terms): answers may not train models that compete with the provider's (read 2026-11)."""
+"""(pattern of the model's name, provider, its terms) of models whose answers may not be used to train competing models,
+as of November 2026."""
 
 
 def check_texts(views: Sequence[RowView], settings: CheckSettings) -> list[Finding]:
-    """Vibes by tag: what somebody should look at before others read it."""
+    """Measure the length of vibes, and those with each tag, which need a review before publication."""
     rows: dict[str, list[str]] = {tag: [] for tag in TAGS}
     words = 0
     for view in views:
@@ -35,7 +36,7 @@ def check_texts(views: Sequence[RowView], settings: CheckSettings) -> list[Findi
 
 
 def check_licenses(origin: Provenance, declared: str | None) -> list[Finding]:
-    """Every source's licence is known and allows what is declared."""
+    """Check that the licence of each text is known and allows the declared licence of the data set."""
     found = [Finding("provenance", "missing notice", problem, "fault") for problem in origin.missing_notices()]
     for name in origin.licenses():
         if name == UNKNOWN:
@@ -49,7 +50,8 @@ def check_licenses(origin: Provenance, declared: str | None) -> list[Finding]:
 
 
 def _conflict(source: str, declared: str) -> str:
-    """Why rows made from a work under ``source`` may not be published under ``declared``; empty when nothing is known."""
+    """Return why rows made from a work under ``source`` may not be published under ``declared``; an empty text if no
+    reason is known."""
     if re.search(r"\bnd\b", source):
         return "allows no derivatives"
     if not declared:
@@ -62,7 +64,7 @@ def _conflict(source: str, declared: str) -> str:
 
 
 def check_models(views: Sequence[RowView], settings: CheckSettings) -> list[Finding]:
-    """Models whose terms restrict what may be trained on their answers."""
+    """Check for models whose terms restrict training on their answers."""
     models = Counter(name for view in views for name in view.model.split("\n") if name)
     found: list[Finding] = []
     for name, rows in models.items():

@@ -1,4 +1,4 @@
-"""All checks of a workspace, in the order in which they are shown."""
+"""All checks of a workspace, in the order of the report."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _suites(settings: Settings, embedder: Embedder) -> dict[str, tuple[Sequence[
 
 
 def _since_export(views: Sequence[RowView], workspace: Workspace) -> list[Finding]:
-    """How the rows differ from those of the newest exported data set; nothing when there is none."""
+    """Return the differences to the rows of the last exported data set; an empty list without one."""
     folder = workspace.export_dir / "dataset" / "jsonl"
     before = {
         str(line["row_id"]): _fingerprint(str(line["vibe_original"]), labels_of(_config(line)))

@@ -1,8 +1,7 @@
-"""What the scores say of the choice, and whether the winners' sounds are sound."""
+"""Scores of the winners, agreement of scorers, and faults of the winners' audio."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import combinations
 
@@ -10,12 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 import latentscore
-from latentscore import FIELDS, MusicConfigPrompt
+from latentscore import MusicConfigPrompt
 from latentscore.seeds import unit_hash
 from latentscore_data.core.base.settings import CheckSettings, ScoringSettings
 from latentscore_data.core.checks.types import Finding, RowView, share_finding
+from latentscore_data.core.search.space import decode
 
 MIN_PAIRS = 10
+"""Smallest number of rows for a correlation."""
 LOUDNESS_LUFS = -16.0
 LOUDNESS_TOLERANCE_LU = 3.0
 CLIPPING_DBFS = -0.1
@@ -23,7 +24,7 @@ SILENCE_PEAK_DBFS = -60.0
 
 
 def check_scores(views: Sequence[RowView], settings: CheckSettings) -> list[Finding]:
-    """Spread of each scorer over the winners, agreement of scorers, and rows whose choice means little."""
+    """Measure the distribution of scores, the agreement of scorers, and the rows with an unreliable choice."""
     by_scorer: dict[str, dict[int, float]] = {}
     for at, view in enumerate(views):
         for scorer, score in view.scores:
@@ -50,14 +51,14 @@ def _spread(scorer: str, scores: NDArray[np.float64]) -> Finding:
 
 
 def _agreement(name: str, a: Sequence[float], b: Sequence[float]) -> Finding:
-    """Spearman's rank correlation with a 95 % interval (Bonett and Wright 2000)."""
-    from scipy.stats import rankdata
+    """Measure Spearman's rank correlation with a 95 % interval (Bonett and Wright 2000)."""
+    from scipy.stats import spearmanr
 
     if len(a) < MIN_PAIRS:
         return Finding("scores", f"agreement of {name}", f"only {len(a)} rows have both")
-    rho = float(np.corrcoef(rankdata(a), rankdata(b))[0, 1]) if len(set(a)) > 1 and len(set(b)) > 1 else math.nan
-    if not np.isfinite(rho):
+    if len(set(a)) == 1 or len(set(b)) == 1:
         return Finding("scores", f"agreement of {name}", "one of them never varies", "fault", "varies")
+    rho = float(spearmanr(a, b)[0])  # type: ignore[arg-type]
     spread = 1.96 * np.sqrt((1 + rho**2 / 2) / (len(a) - 3))
     low, high = np.tanh(np.arctanh(np.clip(rho, -0.999999, 0.999999)) + np.array([-spread, spread]))
     verdict = "fault" if high < 0 else "ok"
@@ -65,14 +66,15 @@ def _agreement(name: str, a: Sequence[float], b: Sequence[float]) -> Finding:
 
 
 def check_sounds(views: Sequence[RowView], scoring: ScoringSettings, settings: CheckSettings) -> list[Finding]:
-    """Render a sample of winners as they were scored: silence, clipping and loudness."""
+    """Render a sample of winners as they were scored, and measure silence, clipping and loudness."""
     winners = [view for view in views if view.config]
     sample = sorted(winners, key=lambda view: unit_hash("check", view.row_id))[: settings.sounds]
     if not sample:
         return []
     silent, clipped, off = list[str](), list[str](), list[str]()
     for view in sample:
-        audio = latentscore.render(_config(view.config).to_config(), scoring.seconds, scoring.seed)
+        config = MusicConfigPrompt(**decode(np.frombuffer(view.config, dtype=np.int8)))
+        audio = latentscore.render(config, scoring.seconds, scoring.seed)
         peak = audio.true_peak_dbfs()
         if peak < SILENCE_PEAK_DBFS:
             silent.append(view.row_id)
@@ -83,7 +85,3 @@ def check_sounds(views: Sequence[RowView], scoring: ScoringSettings, settings: C
     loudness = f"winners off {LOUDNESS_LUFS:g} LUFS by more than {LOUDNESS_TOLERANCE_LU:g} LU"
     named = (("silent winners", silent), (f"winners with peaks over {CLIPPING_DBFS:g} dBTP", clipped), (loudness, off))
     return [share_finding("sounds", name, ids, len(sample), 0.0) for name, ids in named]
-
-
-def _config(labels: bytes) -> MusicConfigPrompt:
-    return MusicConfigPrompt(**{name: spec.labels[at] for (name, spec), at in zip(FIELDS.items(), labels, strict=True)})

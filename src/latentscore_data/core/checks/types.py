@@ -1,4 +1,4 @@
-"""What a check finds, and the columns of a scored row that checks read."""
+"""The types of the checks: findings, the report, and the columns of a scored row that checks read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXAMPLES = 5
 
 @dataclass(frozen=True)
 class Finding:
-    """One measure. ``fault`` is beyond its limit; ``note`` has no limit or could not be measured."""
+    """One measure. The verdict ``fault`` is beyond its limit; ``note`` has no limit or could not be measured."""
 
     group: str
     name: str
@@ -29,11 +29,11 @@ class Finding:
     verdict: Verdict = "note"
     limit: str = ""
     rows: tuple[str, ...] = ()
-    """Ids of rows to look at, at most :data:`EXAMPLES`."""
+    """Ids of affected rows, at most :data:`EXAMPLES`."""
 
 
 def share_finding(group: str, name: str, ids: Sequence[str], total: int, limit: float) -> Finding:
-    """How many of ``total`` rows have a fault; more than the share ``limit`` of them is one."""
+    """Return a finding for the rows ``ids`` of ``total``; it is a fault if their share is above ``limit``."""
     share = len(ids) / total if total else 0.0
     value = f"{len(ids):,} of {total:,} ({share:.1%})"
     return Finding(group, name, value, "fault" if share > limit else "ok", f"{limit:.1%}", tuple(ids[:EXAMPLES]))
@@ -41,7 +41,7 @@ def share_finding(group: str, name: str, ids: Sequence[str], total: int, limit: 
 
 @dataclass(frozen=True, slots=True)
 class RowView:
-    """The parts of a scored row that checks read: a few hundred bytes, so that a hundred thousand of them fit."""
+    """The parts of a scored row that checks read. A view needs a few hundred bytes, so that all rows fit in memory."""
 
     row_id: str
     split: str
@@ -51,18 +51,18 @@ class RowView:
     config: bytes
     """The winner's labels as indices into ``FIELDS``, one byte each; empty without a winner."""
     scores: tuple[tuple[str, float], ...]
-    """(scorer, the winner's score), the scorer that chose first."""
+    """(scorer, the winner's score); the first is the scorer that selected the winner."""
     margin: float | None
-    """The winner's score less that of the next candidate, by the scorer that chose."""
+    """The winner's score minus that of the next candidate, by the scorer that selected it."""
     unread: bool
-    """The scorer that chose knew no word of the vibe."""
+    """Whether the scorer that selected the winner knows no word of the vibe."""
 
 
 _INDEX = {name: {value: i for i, value in enumerate(spec.labels)} for name, spec in FIELDS.items()}
 
 
 def read_views(workspace: Workspace, note: Callable[[ScoredRow], None]) -> list[RowView]:
-    """The scored rows of all splits; ``note`` is given each whole row, so that the files are read once."""
+    """Return views of the scored rows of all splits. ``note`` gets each whole row, so that files are read once."""
     views: list[RowView] = []
     for split in SPLITS:
         path = workspace.scored(split)
@@ -73,7 +73,7 @@ def read_views(workspace: Workspace, note: Callable[[ScoredRow], None]) -> list[
 
 
 def view_of(row: ScoredRow, split: str) -> RowView:
-    """A row reduced to what checks read. Values that are not as the schema says count as absent."""
+    """Return the view of a row. Values that do not fit the schema count as missing."""
     scorer, scores = next(iter(row.candidate_scores.items()), ("", []))
     known = sorted((score for score in scores if score is not None), reverse=True)
     best = row.best_index
@@ -95,7 +95,7 @@ def view_of(row: ScoredRow, split: str) -> RowView:
 
 
 def labels_of(config: Any) -> bytes:
-    """The labels of a config as indices; empty for a config that does not fit the schema."""
+    """Return the labels of a config as indices, one byte each; empty for a config that does not fit the schema."""
     if not isinstance(config, Mapping):
         return b""
     try:
@@ -105,7 +105,7 @@ def labels_of(config: Any) -> bytes:
 
 
 def label_matrix(views: Iterable[RowView]) -> NDArray[np.uint8]:
-    """The winners' labels, shape (winners, fields)."""
+    """Return the winners' label indices, shape (winners, fields)."""
     joined = b"".join(view.config for view in views if view.config)
     return np.frombuffer(joined, dtype=np.uint8).reshape(-1, len(FIELDS))
 

@@ -115,7 +115,7 @@ class KeywordsGenerator:
     def generate(self, rows: Sequence[VibeRow]) -> Iterator[Generated]:
         for row in rows:
             started = perf_counter()
-            payload = builtin.payload_for(row.vibe_original, temperature=0.0, seed=self._seed, sample_idx=0)
+            payload = offline.payload_for(row.vibe_original, temperature=0.0, seed=self._seed, sample_idx=0)
             yield checked(payload.model_dump(mode="json"), started)
 
 

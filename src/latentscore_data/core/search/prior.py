@@ -1,4 +1,4 @@
-"""What the search may not move freely: fields that the vibe names, and labels that neither model nor map suggests."""
+"""The prior of a search: probabilities of labels, and the costs of unlikely ones."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from latentscore.meaning.lexicon import parse_vibe
 from latentscore_data.core.search.space import LABELS, NAMES, SIZES, STARTS, Codes, Floats, encode, one_hot, uniform
 
 MODEL_SHARE, MAP_SHARE = 0.6, 0.3
-"""How the label chances that the search starts from are mixed; chance has the rest."""
+"""Shares of the model's candidates and of the map's neighbours in the probabilities of labels; the rest is uniform."""
 
 
 @dataclass(frozen=True)
 class Prior:
-    """Chances of labels before anything was rendered, and what leaving them costs.
+    """Probabilities (``chances``) and costs of labels, each of shape (185,).
 
-    ``chances`` and ``costs`` have one entry for each of the 185 labels. ``named`` are the fields that the vibe names, with
-    the labels that keep it.
+    ``named`` are the fields that the vibe names, with the labels that agree with it.
     """
 
     chances: Floats
@@ -29,7 +28,7 @@ class Prior:
     named: Mapping[str, frozenset[Label]]
 
     def cost(self, codes: Codes) -> Floats:
-        """What each config loses in the search's objective, in units of the guide's score; 0 for the likeliest config."""
+        """Return the cost of each config, shape (configs,), in units of the guide's score; 0 for the likeliest one."""
         return one_hot(codes) @ self.costs
 
 
@@ -41,9 +40,10 @@ def make_prior(
     near: float,
     held: Mapping[str, frozenset[Label]] | None = None,
 ) -> Prior:
-    """The prior of a vibe from the configs of its candidates and of its map neighbours, the nearest first.
+    """Return the prior of a vibe from the configs of its candidates and of its map neighbours.
 
-    A broken named field costs ``keep``, and so does one of the ``held``, with the labels that keep it; a config in which no label has support costs ``near``.
+    A label that contradicts a named field costs ``keep``. So does one in a ``held`` field, which comes with the labels
+    that are free. A config whose labels neither the candidates nor the neighbours have costs ``near``.
     """
     named = {**named_fields(vibe, model), **(held or {})}
     chances = np.zeros(LABELS)
@@ -65,13 +65,13 @@ def make_prior(
 
 
 def _smoothed(chances: Floats) -> Floats:
-    """Chances of ordered labels that lend half of their weight to their neighbours."""
+    """Return probabilities of ordered labels plus half of those of their neighbours."""
     return chances + 0.5 * (np.pad(chances, (1, 0))[:-1] + np.pad(chances, (0, 1))[1:])
 
 
 def named_fields(vibe: str, model: Sequence[Mapping[str, Any]] = ()) -> dict[str, frozenset[Label]]:
-    """The fields that a vibe names outright and the labels that keep them: what its words say, and what most of the
-    model's candidates made of them."""
+    """Return the fields that a vibe names explicitly, with the labels that agree with it: that of its words, and that
+    of the majority of the model's candidates."""
     found: dict[str, frozenset[Label]] = {}
     for name, label in parse_vibe(vibe).fields.items():
         given = [config[name] for config in model]
@@ -81,5 +81,5 @@ def named_fields(vibe: str, model: Sequence[Mapping[str, Any]] = ()) -> dict[str
 
 
 def share_kept(config: Mapping[str, Any], named: Mapping[str, frozenset[Label]]) -> float | None:
-    """The share of the named fields that a config keeps; None where the vibe names none."""
+    """Return the share of the named fields in which the config agrees with the vibe; None if the vibe names none."""
     return sum(config[name] in labels for name, labels in named.items()) / len(named) if named else None

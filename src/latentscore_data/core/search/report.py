@@ -1,4 +1,4 @@
-"""What a run of searches found: guide and judge against renders spent, and whether the judge agrees."""
+"""The result of a run of searches: scores by number of renders, and the decision of the judge."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from latentscore.json_search import JsonObject
 from latentscore_data.core.scoring.paired import Paired, compared
 
 SHOWN_POINTS = 8
-"""Points of the curve that a terminal shows at most."""
+"""Largest number of points of the curve in a terminal."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """All searches of a run."""
+    """The result of all searches of a run."""
 
     judge: str | None
     guide: str | None = None
     rows: int = 0
     scorers: list[Paired] = field(default_factory=lambda: [])
     curve: list[JsonObject] = field(default_factory=lambda: [])
-    """Mean score of the best so far by each scorer, after so many renders: ``{"renders": n, "scores": {name: mean}}``."""
+    """Mean scores of the best so far after n renders: ``{"renders": n, "scores": {scorer: mean}}``."""
     start_kept: float | None = None
     found_kept: float | None = None
-    """Share of the named fields that winners keep, mean over rows whose vibe names some."""
+    """Share of the named fields that winners keep, mean over the rows whose vibes name fields."""
     surrogate_r2: float | None = None
 
     @property
     def agrees(self) -> bool:
-        """True when there is no judge, or when it finds what was found better."""
+        """Whether the found configs are used: there is no judge, or they are better by its scores."""
         return self.judge is None or any(one.scorer == self.judge and one.better for one in self.scorers)
 
     def to_dict(self) -> JsonObject:
@@ -40,7 +40,7 @@ class Run:
 
 
 def run_of(searched: Sequence[tuple[str, JsonObject]], judge: str | None) -> Run:
-    """The run of these rows: (source document, the row's ``search`` column)."""
+    """Return the result of a run from its rows, each as (source document, the row's ``search`` column)."""
     if not searched:
         return Run(judge)
     documents = [document for document, _ in searched]
@@ -73,7 +73,7 @@ def _paired(name: str, documents: Sequence[str], columns: Sequence[JsonObject]) 
 
 
 def _curve(columns: Sequence[JsonObject]) -> list[JsonObject]:
-    """Means over the rows at each number of renders that some row reports; a row counts with its best so far."""
+    """Return the means over all rows at each number of renders; each row has the scores of its best so far."""
     spent = sorted({step["renders"] for column in columns for step in column["curve"]})
     points: list[JsonObject] = []
     for renders in spent:
@@ -94,7 +94,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def summary_lines(run: JsonObject | None) -> list[str]:
-    """The run for a terminal, one sentence a line; nothing for a run without a search."""
+    """Return the lines of the result for a terminal; an empty list for a run without a search."""
     if not run or not run["rows"]:
         return []
     rows = "1 row" if run["rows"] == 1 else f"{run['rows']} rows"
@@ -102,7 +102,7 @@ def summary_lines(run: JsonObject | None) -> list[str]:
     lines += [f"search: {one['in_words']}" for one in run["scorers"]]
     curve: list[JsonObject] = run["curve"]
     if curve:
-        # So the guide's score alone may fall from one point to the next.
+        # The guide's score alone may decrease from one point to the next, so the line says what is maximized.
         lines.append(
             "search: the best so far, by the guide's score less what its changes cost (search.near, search.keep):"
         )

@@ -1,4 +1,4 @@
-"""Searching for rows: every candidate with its origin in the row, and the judge's word on the whole run."""
+"""Searches for the rows of a run: candidates with their origin, and the judge's decision over all rows."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from latentscore_data.core.search.searcher import SEARCH_VERSION, Searcher, one_
 from latentscore_data.core.search.vibe_search import Found
 
 ROWS_IN_FLIGHT = (3, 8)
-"""Fewest and most searches at the same time: enough to keep renderers busy; each holds a surrogate of about 60 MB."""
+"""Smallest and largest number of concurrent searches, which keep renderers busy; each has a surrogate of 60 MB."""
 KNOWN = 400
-"""Configs of the run's own candidates that the surrogate is fitted on at most."""
+"""Largest number of the run's own candidates that the surrogate is fitted on."""
 
 
 def with_judge(settings: Settings) -> Settings:
-    """The settings with the search's judge among the scorers, so that it is checked, paid for and stored like the others."""
+    """Return the settings with the judge among the scorers, so that it is checked, paid and stored like the others."""
     judge = settings.search.judge
     if settings.search.renders is None or judge is None or judge in settings.scoring.scorers:
         return settings
@@ -45,9 +45,9 @@ def with_judge(settings: Settings) -> Settings:
 
 
 def improver_for(settings: Settings, workspace: Workspace | None = None) -> MakeImprover | None:
-    """What :func:`run_scoring` needs to search; None where the settings ask for no search.
+    """Return what :func:`run_scoring` needs to search; None if the settings request no search.
 
-    The surrogate is fitted on the candidates of the ``workspace``, too.
+    The surrogate is also fitted on the candidates of the ``workspace``.
     """
     if settings.search.renders is None:
         return None
@@ -56,7 +56,7 @@ def improver_for(settings: Settings, workspace: Workspace | None = None) -> Make
 
 
 def _known_configs(candidates: Path, limit: int | None) -> list[JsonObject]:
-    """The configs of the first valid candidate of up to ``KNOWN`` rows: they are rendered in any case."""
+    """Return the config of the first valid candidate of up to ``KNOWN`` rows. These are rendered in any case."""
     found: list[JsonObject] = []
     for _, line in islice(read_lines(candidates, "drop"), limit) if candidates.exists() else ():
         found += [one["config"] for one in line.get("config_candidates") or () if is_playable(one)][:1]
@@ -73,7 +73,7 @@ def _open_improver(
     cache: ScoreCache,
     make_renderer: MakeRenderer,
 ) -> Iterator[RowSearch]:
-    # What is found is scored by the guide alone; the others score the model's candidates and the best so far.
+    # Found configs are scored by the guide alone; the others score the model's candidates and the best of each batch.
     with (
         one_thread(),
         ScoringService(service.scorers[:1], settings.scoring, cache, make_renderer=make_renderer) as guided,
@@ -91,7 +91,7 @@ class RowSearch:
 
     @property
     def fingerprint(self) -> str:
-        # The lexicon names fields, the starter set is the map.
+        # The offline model's fingerprint covers the lexicon, which finds named fields, and the starter set (the map).
         return digest(SEARCH_VERSION, model_text(self.settings), offline.fingerprint())
 
     @property
@@ -100,11 +100,11 @@ class RowSearch:
         return min(max(fewest, self.everyone.at_once // self.settings.batch), most)
 
     async def improve(self, row: ConfigRow, choice: Choice) -> Improved:
-        """Search from the row's candidates; every scorer scores each best so far."""
+        """Search from the row's candidates. All scorers score the best config of each batch."""
         vibe, given = row.vibe_original, row.config_candidates
         own = [at for at, one in enumerate(given) if is_playable(one)]
         found = await self._search(vibe, [one for one in given if is_playable(one)])
-        # The row keeps all places of the model's candidates, empty and unplayable ones, too.
+        # The row keeps the indices of all model candidates, including empty and unplayable ones.
         place = [*own, *range(len(given), len(given) + len(found.payloads) - len(own))]
         renders = dict(enumerate(choice.scored_renders))
         renders |= dict(zip(place[len(own) :], found.renders[len(own) :], strict=True))
@@ -116,19 +116,14 @@ class RowSearch:
         assert start is not None
         scores = Choice(all_renders, choice.scorer).scores(choice.scorer)
         best = found.best()
-        # A guide without a difference, or with a higher score for the start, changes nothing.
+        # The start is kept unless the guide's score of the found config is higher.
         best = start if best is None or (scores[place[best]] or 0.0) <= (scores[start] or 0.0) else place[best]
         update = {"config_candidates": candidates, "validation_scores": validate_candidates(candidates)}
         columns = {
             "candidate_origins": ["model"] * len(given) + found.origins[len(own) :],
             "search": self._column(found, place, start, best, all_renders, candidates),
         }
-        return Improved(
-            row.model_copy(update=update),
-            Choice(all_renders, choice.scorer),
-            best,
-            columns,
-        )
+        return Improved(row.model_copy(update=update), Choice(all_renders, choice.scorer), best, columns)
 
     async def _search(self, vibe: str, model: Sequence[Mapping[str, Any]]) -> Found:
         search = await asyncio.to_thread(self.searcher.search, vibe, model)
@@ -172,14 +167,17 @@ class RowSearch:
         }
 
     def settle(self, files: Sequence[Path]) -> JsonObject:
-        """Let the judge decide over all rows of the run; where it does not agree, the starts stay."""
+        """Apply the judge's decision over all rows of the run: without its agreement, the starts win.
+
+        Returns the result of the run with ``renders``, the number of new renders.
+        """
         run = run_of(self._searched(files), self.settings.judge)
         for path in files:
             _replace_where(path, partial(_decided, run=run))
         return {**run.to_dict(), "renders": self.searcher.service.counts.renders}
 
     def _searched(self, files: Sequence[Path]) -> list[tuple[str, JsonObject]]:
-        """(source document, search column) of each row that was searched with this judge."""
+        """Return (source document, search column) of each row that was searched with this judge."""
         lines = (line for path in files if path.exists() for _, line in read_lines(path, "drop"))
         return [
             (source_id(str(line.get("dataset")), str(line.get("id_in_dataset"))), line["search"])
@@ -189,7 +187,7 @@ class RowSearch:
 
 
 def _decided(line: Line, run: Run) -> Line:
-    """The row with the winner that the run decided on."""
+    """Return the row with the winner that the run decided on."""
     search = line.get("search")
     if not search or search["judge"] != run.judge:
         return line
@@ -206,6 +204,6 @@ def _decided(line: Line, run: Run) -> Line:
 
 
 def _replace_where(path: Path, change: Callable[[Line], Line]) -> None:
-    """Write the file again if a line changes."""
+    """Rewrite the file if a line changes."""
     if path.exists() and any(change(line) is not line for _, line in read_lines(path, "drop")):
         replace_rows(path, (change(line) for _, line in read_lines(path, "drop")))

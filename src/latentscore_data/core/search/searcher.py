@@ -1,4 +1,4 @@
-"""Searches on one scoring service: the surrogate that they share, fitted once, and the guide."""
+"""Searches that share one scoring service, its guide, and a surrogate that is fitted once."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ from latentscore_data.core.search.surrogate import (
 from latentscore_data.core.search.vibe_search import Found, VibeSearch
 
 SEARCH_VERSION = 1
-"""Raised when the same rows, settings and scores would be searched otherwise."""
+"""Incremented if the same rows, settings and scores would give another search."""
 NO_VIBE = "music"
-"""What the configs are scored against whose vectors alone are wanted."""
+"""Vibe for configs that are scored only for their vectors."""
 FEWEST = 60
-"""Configs below which a surrogate is not fitted."""
+"""Smallest number of configs that a surrogate is fitted on."""
 MOST = 2000
-"""Configs that a surrogate is fitted on at most."""
+"""Largest number of configs that a surrogate is fitted on."""
 
 Config = Mapping[str, Any]
 
 
 def one_thread() -> AbstractContextManager[Any]:
-    """Linear algebra in one thread while a search runs: its matrices are small, renderers use the cores, and sums then have
-    the same last digits whatever the number of cores."""
+    """Limit linear algebra to one thread. The matrices are small, renderers use the cores, and sums have the same last
+    digits on any number of cores."""
     from threadpoolctl import threadpool_limits
 
     return threadpool_limits(limits=1, user_api="blas")
 
 
 class Searcher:
-    """Makes the searches of a run. ``guide`` is the first scorer of the service; it is what they maximise.
+    """Makes the searches of a run. They maximize the score of the ``guide``, the first scorer of the service.
 
-    Run it inside :func:`one_thread`.
+    Use it inside :func:`one_thread`.
     """
 
     def __init__(self, service: ScoringService, settings: SearchSettings, known: Sequence[Config] = ()) -> None:
@@ -60,12 +60,13 @@ class Searcher:
         self.guide = service.scorers[0]
         self.surrogate: Surrogate | None = None
         self.r2: float | None = None
-        """The surrogate's R2 on configs that it had not seen; None where none was fitted."""
+        """The surrogate's R2 on held-out configs; None without a surrogate."""
 
     def prepare(self) -> None:
-        """Fit the surrogate, once, on the known configs and on random ones, rendering those that the cache does not hold.
+        """Fit the surrogate once, on the known configs and on random ones. Configs that are not in the cache are
+        rendered.
 
-        Which configs are used depends on the arguments alone, so that a run that was killed goes on as it began.
+        The choice of configs depends only on the arguments, so that a resumed run fits the same surrogate.
         """
         with self._lock:
             if not self._ready and isinstance(self.guide, EmbeddingScorer) and self.settings.surrogate_renders:
@@ -73,7 +74,7 @@ class Searcher:
             self._ready = True
 
     def is_fitted(self) -> bool:
-        """True when :meth:`prepare` would take about a second: the cache holds the vectors and the weights."""
+        """Whether the cache has the vectors and the weights, so that :meth:`prepare` takes about a second."""
         if not isinstance(self.guide, EmbeddingScorer) or not self.settings.surrogate_renders:
             return True
         configs = self._configs()
@@ -81,14 +82,14 @@ class Searcher:
         return len(held) == len(configs) and self._kept_weights(*_fitted_on(held)) is not None
 
     def _configs(self) -> list[Config]:
-        """What the surrogate is fitted on; R2 is measured on the last ones."""
+        """Return the configs that the surrogate is fitted on; R2 is measured on the last ones."""
         rng = rng_for("surrogate", self.settings.seed)
         configs: list[Config] = [random_config(rng).model_dump() for _ in range(self.settings.surrogate_renders)]
         configs = [*configs, *self._known][:MOST]
         return [configs[at] for at in rng.permutation(len(configs))]
 
     def _held(self, guide: EmbeddingScorer, configs: Sequence[Config]) -> list[tuple[Config, Vectors]]:
-        """The configs whose vectors are in the cache, with these."""
+        """Return the configs whose vectors are in the cache, with the vectors."""
         found = ((config, self.service.vector(guide, config)) for config in configs)
         return [(config, vector) for config, vector in found if vector is not None]
 
@@ -116,7 +117,7 @@ class Searcher:
         )
 
     def _fitted(self, codes: Codes, vectors: Vectors) -> Surrogate:
-        """The surrogate of these configs and vectors; its weights are fitted once and kept in the score cache."""
+        """Return the surrogate of these configs and vectors. Its weights are fitted once and cached."""
         weights = self._kept_weights(codes, vectors)
         fitted = Surrogate.fit(codes, vectors.astype(float), weights)
         if weights is None:
@@ -124,7 +125,7 @@ class Searcher:
         return fitted
 
     def _kept_weights(self, codes: Codes, vectors: Vectors) -> Floats | None:
-        """The fitted logarithms in the cache, shape (dimensions, 36); None for those that no fit leads to."""
+        """Return the cached logarithms, shape (dimensions, 36); None without any within the bounds."""
         shape = min(vectors.shape[1], MOST_DIMENSIONS), len(START)
         known = self.service.cache.vector(*_place(codes, vectors), size=shape[0] * shape[1])
         if known is None:
@@ -133,14 +134,16 @@ class Searcher:
         return weights if ((weights >= low) & (weights <= high)).all() else None
 
     def search(self, vibe: str, model: Sequence[Config], held: Sequence[str] = ()) -> VibeSearch:
-        """The search for one vibe, from its valid payloads. ``held`` are fields that cost as much to change as those that the
-        vibe names; their labels are those of the first payload."""
+        """Return a search for one vibe from its valid payloads, fitting the surrogate if needed.
+
+        A change of a field in ``held`` from its label in the first payload costs as much as one of a named field.
+        """
         self.prepare()
         vector = partial(self.service.vector, self.guide) if isinstance(self.guide, EmbeddingScorer) else None
         return VibeSearch(vibe, model, self.guide, self.settings, self.surrogate, vector, held)
 
     def run(self, vibe: str, model: Sequence[Config]) -> Found:
-        """Search to the end, now."""
+        """Run the whole search."""
         search = self.search(vibe, model)
         while payloads := search.ask():
             search.tell(self.service.score_all((vibe, payload) for payload in payloads))
@@ -152,5 +155,5 @@ def _fitted_on(held: Sequence[tuple[Config, Vectors]]) -> tuple[Codes, Vectors]:
 
 
 def _place(codes: Codes, vectors: Vectors) -> tuple[str, str]:
-    """Kind and key of a surrogate's weights in the score cache."""
+    """Return kind and key of a surrogate's weights in the score cache."""
     return f"surrogate-{SURROGATE_VERSION}", digest(codes.tobytes().hex(), vectors.tobytes().hex())

@@ -1,10 +1,10 @@
-"""The surrogate: from labels to a scorer's vectors without rendering, a Gaussian process for each dimension.
+"""The surrogate: predicts a scorer's vectors from labels without rendering, with a Gaussian process for each dimension.
 
-The kernel is ``s + c * s**2`` with ``s = sum(w_f * k_f)`` over the 34 fields: each field and each pair of fields has its own
-effect, and the weights ``w`` (automatic relevance determination) are those that make the training vectors most likely
-(Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, chapter 5). ``k_f`` is 1 for equal labels, else 0; on
-ordered fields it falls with the distance. Such a process is a quadratic form of the 185 label columns, so a prediction
-costs the same whatever the number of training configs.
+The kernel is ``s + c * s**2`` with ``s = sum(w_f * k_f)`` over the 34 fields, so each field and each pair of fields has
+its own effect. The weights ``w`` (automatic relevance determination) maximize the likelihood of the training vectors
+(Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, chapter 5). ``k_f`` is 1 for equal labels, else
+0; on ordered fields it decreases with the distance. The mean of such a process is a quadratic form of the 185 one-hot
+columns, so the cost of a prediction does not depend on the number of training configs.
 """
 
 from __future__ import annotations
@@ -20,25 +20,26 @@ from latentscore_data.core.search.space import LABELS, ORDERED, SIZES, STARTS, C
 Places = tuple[NDArray[np.intp], NDArray[np.intp]]
 
 HELD_OUT = 0.2
-"""Share of the configs that R2 is measured on; the process that is used afterwards knows them, too."""
+"""Share of the configs that R2 is measured on. They are added to the process afterwards."""
 WEIGHTS_FROM = 320
-"""Most configs that the weights are fitted on: the fit costs their number to the third power."""
+"""Largest number of configs that the weights are fitted on: the time grows with the third power."""
 STEPS = 30
+"""Largest number of iterations of the fit."""
 MOST_DIMENSIONS = 32
 """Vectors with more dimensions are reduced to this many principal components."""
 STIFF = 0.02
-"""Weight of the penalty on log weights that keeps them near their start."""
+"""Weight of the penalty on the distance of the logarithms from :data:`START`."""
 SURROGATE_VERSION = 1
-"""Raised when the same configs and vectors would give other weights."""
+"""Incremented if the same configs and vectors would give other weights."""
 START = np.log(np.array([0.5 / len(SIZES)] * len(SIZES) + [0.3, 0.3]))
-"""Logarithms of the field weights, of ``c`` and of the noise variance before they are fitted, in units of the variance."""
+"""Initial logarithms of field weights, ``c`` and noise variance, in units of the variance of the values."""
 
 BOUNDS = [(-12.0, 3.0)] * (len(START) - 1) + [(-6.0, 3.0)]
-"""Of the logarithms. Without noise a kernel of many configs cannot be factored."""
+"""Bounds of the logarithms. The noise has a lower bound, because a kernel of many configs without noise is singular."""
 
 
 def _field_kernels() -> Floats:
-    """The kernels of all fields as one block-diagonal matrix, shape (185, 185)."""
+    """Return the kernels of all fields as one block-diagonal matrix, shape (185, 185)."""
     blocks = np.zeros((LABELS, LABELS))
     for start, size, ordered in zip(STARTS, SIZES, ORDERED, strict=True):
         away = abs(np.subtract.outer(np.arange(size), np.arange(size))) / max(1, size - 1)
@@ -48,12 +49,12 @@ def _field_kernels() -> Floats:
 
 KERNELS = _field_kernels()
 FIELD_OF = np.repeat(np.arange(len(SIZES)), SIZES)
-"""The field that each of the 185 labels belongs to."""
+"""The index of the field of each of the 185 labels."""
 
 
 @dataclass(frozen=True)
 class _Process:
-    """One dimension: its fitted logarithms and what was learned. Values are standardised."""
+    """The Gaussian process of one dimension: its fitted logarithms and its standardized training values."""
 
     logs: Floats
     lower: Floats
@@ -71,7 +72,7 @@ class _Process:
         return cls(logs, np.linalg.cholesky(gram), values)
 
     def with_more(self, table: Floats, new: Floats, values: Floats) -> Self:
-        """The same process after more configs; the factor grows by their rows."""
+        """Return the process with more configs; the Cholesky factor is extended by their rows."""
         from scipy.linalg import solve_triangular
 
         beside = solve_triangular(self.lower, self.kernel(table, new), lower=True).T
@@ -81,7 +82,7 @@ class _Process:
         return type(self)(self.logs, lower, np.concatenate([self.values, values]))
 
     def form(self, table: Floats) -> tuple[Floats, Floats]:
-        """The mean as a linear and a quadratic form of the label columns: shapes (185,) and (185, 185)."""
+        """Return the mean as a linear and a quadratic form of the one-hot columns, shapes (185,) and (185, 185)."""
         from scipy.linalg import cho_solve
 
         dual = cho_solve((self.lower, True), self.values)
@@ -89,7 +90,7 @@ class _Process:
         return dual @ columns, np.exp(self.logs[-2]) * (columns.T * dual) @ columns
 
     def variance(self, table: Floats, asked: Floats) -> Floats:
-        """What is not known of each config, as a share of what was not known before training."""
+        """Return the posterior variance of each config as a share of its prior variance, shape (configs,)."""
         from scipy.linalg import solve_triangular
 
         known = solve_triangular(self.lower, self.kernel(table, asked), lower=True)
@@ -99,12 +100,12 @@ class _Process:
 
 
 class Surrogate:
-    """Predicts vectors of configs. ``r2`` is the mean over dimensions on configs that it had not seen."""
+    """Predicts vectors of configs. ``r2`` is the mean over dimensions on held-out configs."""
 
     def __init__(self, processes: list[_Process], table: Floats, scale: _Scale, r2_by_dimension: Floats) -> None:
         self._processes, self._table, self._scale = processes, table, scale
         self.weights = np.stack([process.logs for process in processes])
-        """The fitted logarithms of each dimension, shape (dimensions, 36): what takes long to fit."""
+        """The fitted logarithms of each dimension, shape (dimensions, 36). Only they are slow to fit."""
         self.r2_by_dimension = r2_by_dimension
         forms = [process.form(table) for process in processes]
         self._linear = np.stack([linear for linear, _ in forms], axis=1).astype(np.float32)
@@ -116,9 +117,9 @@ class Surrogate:
 
     @classmethod
     def fit(cls, codes: Codes, vectors: Floats, weights: Floats | None = None) -> Self:
-        """A surrogate of configs (n, 34) and their vectors (n, dim). The order of the configs decides who is held out.
+        """Return a surrogate of configs (n, 34) and their vectors (n, dim). The last configs are held out for R2.
 
-        ``weights`` are :attr:`weights` of a surrogate of the same configs and vectors, if they are known.
+        ``weights`` are the :attr:`weights` of an earlier surrogate of the same configs and vectors.
         """
         scale = _Scale.of(vectors)
         table, values = one_hot(codes), scale.down(vectors)
@@ -136,17 +137,18 @@ class Surrogate:
         return cls(whole, table, scale, r2)
 
     def with_more(self, codes: Codes, vectors: Floats) -> Surrogate:
-        """The surrogate after more configs; this one stays as it is."""
+        """Return a surrogate with more configs; this one does not change."""
         new, values = one_hot(codes), self._scale.down(vectors)
         grown = [p.with_more(self._table, new, column) for p, column in zip(self._processes, values.T, strict=True)]
         return Surrogate(grown, np.vstack([self._table, new]), self._scale, self.r2_by_dimension)
 
     def predict(self, codes: Codes) -> Floats:
-        """Vectors of shape (configs, dim)."""
+        """Return predicted vectors, shape (configs, dim)."""
         return self._scale.up(self._values(one_hot(codes)))
 
-    def doubt(self, codes: Codes) -> Floats:
-        """What is not known of each config, from 0 to 1, the mean over up to 6 dimensions."""
+    def uncertainty(self, codes: Codes) -> Floats:
+        """Return the relative posterior variance of each config, from 0 to 1, shape (configs,): the mean of up to 6
+        dimensions."""
         table = one_hot(codes)
         some = self._processes[:: max(1, len(self._processes) // 6)]
         return np.mean([process.variance(self._table, table) for process in some], axis=0)
@@ -154,19 +156,19 @@ class Surrogate:
     def _values(self, table: Floats) -> Floats:
         narrow = table.astype(np.float32)
         pairs = [np.einsum("ij,ij->i", narrow @ form, narrow) for form in self._quadratic]
-        # Single precision differs in its last digits with the number of threads.
+        # In single precision, the last digits depend on the number of threads.
         return np.round((narrow @ self._linear + np.stack(pairs, axis=1)).astype(np.float64), 4)
 
 
 @dataclass(frozen=True)
 class _Scale:
-    """From vectors to standardised values (of their principal components, where there are many dimensions) and back."""
+    """Converts vectors to standardized values (of principal components for many dimensions) and back."""
 
     mean: Floats
     spread: Floats
     components: Floats | None
     unit: bool
-    """True for vectors of length 1, which predictions then have, too."""
+    """Whether the vectors have length 1; then predictions are normalized, too."""
 
     @classmethod
     def of(cls, vectors: Floats) -> _Scale:
@@ -190,7 +192,7 @@ class _Scale:
 
 
 def _fitted(table: Floats, values: Floats) -> list[Floats]:
-    """The logarithms of weights, ``c`` and noise of each column of ``values`` that make it most likely."""
+    """Return the logarithms of weights, ``c`` and noise that maximize the likelihood of each column of ``values``."""
     from scipy.optimize import minimize
 
     above = np.triu_indices(len(table))
@@ -207,13 +209,14 @@ def _fitted(table: Floats, values: Floats) -> list[Floats]:
             bounds=BOUNDS,
             options={"maxiter": STEPS},
         )
-        # As the score cache keeps them, so that a surrogate from the cache predicts the same.
+        # Rounded as in the score cache, so that a surrogate from the cache gives equal predictions.
         found.append(np.round(done.x, 6).astype(np.float32).astype(np.float64))
     return found
 
 
 def _evidence(logs: Floats, values: Floats, grams: Floats, above: Places) -> tuple[float, Floats]:
-    """Negative log likelihood of a column with its penalty, and the gradient. ``grams`` are upper triangles by field."""
+    """Return the penalized negative log likelihood of a column and its gradient. ``grams`` has the upper triangle of
+    each field's Gram matrix."""
     from scipy.linalg import cho_solve, cholesky
 
     weights, square, noise = np.exp(logs[:-2]), np.exp(logs[-2]), np.exp(logs[-1])
@@ -230,7 +233,7 @@ def _evidence(logs: Floats, values: Floats, grams: Floats, above: Places) -> tup
     dual = inverse @ values
     apart = logs - START
     loss = 0.5 * values @ dual + np.log(np.diag(factor)).sum() + STIFF * apart @ apart
-    # Each pair above the diagonal stands for two entries.
+    # Each entry above the diagonal also counts for the one below.
     slope = (inverse[above] - dual[above[0]] * dual[above[1]]) * np.where(above[0] == above[1], 0.5, 1.0)
     steep = np.empty_like(logs)
     steep[:-2] = weights * (grams @ (slope * (1.0 + 2.0 * square * inner)))

@@ -1,4 +1,4 @@
-"""The search for one vibe: starts, generations, and every config with where it came from."""
+"""The search for one vibe: starts, generations, and all candidates with their origin."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ import numpy as np
 
 from latentscore.config import MusicConfigPrompt
 from latentscore.errors import LatentScoreError
+from latentscore.meaning.offline import payload_for
 from latentscore.meaning.reading import read
 from latentscore.meaning.starter import neighbours
 from latentscore.seeds import rng_for
-from latentscore.vibe_map import Match, VibeMap, load_map, starter_pairs
+from latentscore.vibe_map import Match, VibeMap, load_map
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.settings import SearchSettings
 from latentscore_data.core.scoring.service import ScoredRender
 from latentscore_data.core.scoring.types import EmbeddingScorer, Score, Scorer, Vectors
-from latentscore_data.core.search.method import Foresight, Method
+from latentscore_data.core.search.method import Method, Prediction
 from latentscore_data.core.search.prior import Prior, make_prior
 from latentscore_data.core.search.space import Codes, Floats, decode, encode
 from latentscore_data.core.search.surrogate import Surrogate
@@ -31,19 +32,22 @@ Payload = Mapping[str, Any]
 
 @dataclass
 class Found:
-    """Every candidate of a vibe in the order in which they were rendered: the model's, the map's, the search's."""
+    """All candidates of a vibe in the order of rendering: those of the model, of the map, and of the search."""
 
     prior: Prior
     payloads: list[Payload] = field(default_factory=lambda: [])
     origins: list[Origin] = field(default_factory=lambda: [])
     renders: list[ScoredRender] = field(default_factory=lambda: [])
     gains: list[float] = field(default_factory=lambda: [])
-    """The guide's score minus the prior's cost; -inf where there is no score."""
+    """The guide's score minus the prior's cost; -inf without a score."""
     incumbents: list[tuple[int, int]] = field(default_factory=lambda: [])
-    """(renders spent, index of the best candidate so far), once after each batch."""
+    """(number of renders, index of the best candidate so far) after each batch."""
 
     def best(self, *origins: Origin) -> int | None:
-        """The index of the candidate with the largest gain, the first of equals; of these origins only, if any."""
+        """Return the index of the candidate with the largest gain, the first of equals; None without one.
+
+        With ``origins``, only candidates of these origins count.
+        """
         gains = [
             (gain, -at)
             for at, (gain, origin) in enumerate(zip(self.gains, self.origins, strict=True))
@@ -53,11 +57,11 @@ class Found:
 
 
 class VibeSearch:
-    """Ask for payloads to render and tell what came of them, until :meth:`ask` returns none.
+    """The state of one search: call :meth:`ask` for payloads, render them, and pass the renders to :meth:`tell`, until
+    :meth:`ask` returns none.
 
-    ``model`` are the valid payloads of the vibe's candidates; ``held`` fields cost as much to change from the first of them
-    as fields that the vibe names. What is asked for depends on the arguments and on the scores,
-    not on time or on what else runs.
+    ``model`` are the valid payloads of the vibe's candidates. A change of a field in ``held`` from its label in the
+    first of them costs as much as one of a named field. The payloads depend only on the arguments and the scores.
     """
 
     def __init__(
@@ -83,18 +87,18 @@ class VibeSearch:
         self._waiting: tuple[Codes, list[Payload], Origin] | None = None
 
     def ask(self) -> list[Payload]:
-        """The next payloads to render; an empty list at the end. Tell of them before asking again."""
-        if not self._model and not self._near and self._hears_nothing():
+        """Return the next payloads to render; an empty list at the end."""
+        if not self._model and not self._near and self._is_indifferent():
             return []
         codes, payloads, origin = self._next()
         left = max(0, (self._settings.renders or 0) - len(self.found.payloads))
-        # All of the model's candidates are rendered, whatever the budget: they are what the search must beat.
+        # All candidates of the model are rendered, whatever the budget: the found config is compared with them.
         count = len(payloads) if origin == "model" else min(left, len(payloads))
         self._waiting = codes[:count], payloads[:count], origin
         return payloads[:count]
 
     def tell(self, renders: Sequence[ScoredRender]) -> None:
-        """What came of the payloads that were asked for, in their order."""
+        """Add the renders of the payloads that the last :meth:`ask` returned, in their order."""
         assert self._waiting is not None
         codes, payloads, origin = self._waiting
         scores = np.array([_score(render, self._guide.name) for render in renders])
@@ -108,7 +112,7 @@ class VibeSearch:
             self.found.incumbents.append((len(self.found.gains), best))
 
     def _learn(self, codes: Codes, payloads: Sequence[Payload]) -> None:
-        """Let the surrogate know the sounds that have a vector."""
+        """Add the renders with a vector to the surrogate."""
         if self._surrogate is None or self._vector is None:
             return
         vectors = [self._vector(payload) for payload in payloads]
@@ -118,24 +122,24 @@ class VibeSearch:
             self._surrogate = self._surrogate.with_more(codes[known], measured)
 
     def _next(self) -> tuple[Codes, list[Payload], Origin]:
-        if self._model:
-            payloads, self._model = self._model, []
-            return encode([one["config"] for one in payloads]), payloads, "model"
-        if self._near:
-            payloads, self._near = self._near, []
-            return encode([one["config"] for one in payloads]), payloads, "map"
+        starts: tuple[tuple[list[Payload], Origin], ...] = ((self._model, "model"), (self._near, "map"))
+        for waiting, origin in starts:
+            if waiting:
+                payloads = waiting.copy()
+                waiting.clear()
+                return encode([one["config"] for one in payloads]), payloads, origin
         if "search" not in self.found.origins and self._settings.chance:
             codes = self._method.chance(self._settings.chance)
         else:
-            codes = self._method.ask(self._settings.batch, self._foresight())
+            codes = self._method.ask(self._settings.batch, self._prediction())
         return codes, [self._payload(code) for code in codes], "search"
 
-    def _hears_nothing(self) -> bool:
-        """True when the guide gives all starts the same score, as a scorer does that reads nothing in the vibe."""
+    def _is_indifferent(self) -> bool:
+        """Whether the guide gives all starts the same score, as a scorer does that cannot interpret the vibe."""
         scores = {_score(render, self._guide.name) for render in self.found.renders}
         return len(self.found.renders) > 1 and len(scores) == 1
 
-    def _foresight(self) -> Foresight | None:
+    def _prediction(self) -> Prediction | None:
         guide, surrogate = self._guide, self._surrogate
         if surrogate is None or not isinstance(guide, EmbeddingScorer):
             return None
@@ -144,10 +148,10 @@ class VibeSearch:
             outcomes = guide.compare([self._vibe] * len(codes), surrogate.predict(codes).astype(np.float32))
             return np.array([one.final_score if isinstance(one, Score) else -1.0 for one in outcomes])
 
-        return Foresight(score, surrogate.doubt)
+        return Prediction(score, surrogate.uncertainty)
 
     def _payload(self, code: Codes) -> Payload:
-        """A found config with the title and the colours of the start that it is nearest to."""
+        """Return the payload of a found config, with title and palettes of the most similar start."""
         apart = (self._method.codes != code).sum(axis=1)
         starts = [at for at, origin in enumerate(self.found.origins) if origin != "search"]
         config = decode(code)
@@ -158,7 +162,8 @@ class VibeSearch:
 
 
 def near_payloads(vibe: str, settings: SearchSettings) -> list[Payload]:
-    """The payloads of the nearest vibes of the starter set, and of the map that the settings name, the nearest first.
+    """Return the payloads of the nearest vibes of the starter set, then of the map in the settings, each the nearest
+    first.
 
     Raises :class:`InputError` for a map that cannot be read or cannot embed the vibe.
     """
@@ -170,7 +175,7 @@ def near_payloads(vibe: str, settings: SearchSettings) -> list[Payload]:
     try:
         vibe_map = _open_map(settings.map)
         matches = vibe_map.nearest(vibe_map.embed(vibe), settings.neighbours)
-        return found + [_payload_of(match) for match in matches]
+        return found + [payload_of(match, f"from the map: {match.vibe}"[:1000]) for match in matches]
     except LatentScoreError as error:
         raise InputError(f"search.map: {error}", "write it with lsdata export map, or leave search.map empty") from None
 
@@ -180,12 +185,18 @@ def _open_map(path: Path) -> VibeMap:
     return load_map(path)
 
 
-def _payload_of(match: Match) -> Payload:
-    """A row of a map as a payload in labels; what it lacks of title and colours is the starter set's first."""
-    words = match.config if isinstance(match.config, MusicConfigPrompt) else match.config.to_prompt()
-    colors = [palette.model_dump(mode="json") for palette in match.palettes] or starter_pairs()[0]["palettes"]
-    about = {"thinking": f"from the map: {match.vibe}"[:1000], "title": match.title or "Untitled"}
-    return {**about, "config": words.model_dump(), "palettes": colors}
+def payload_of(match: Match, thinking: str) -> dict[str, Any]:
+    """Return a row of a map as a payload of labels. The offline model adds a missing title or palettes."""
+    config = match.config
+    labels = config if isinstance(config, MusicConfigPrompt) else config.to_prompt()
+    offline = payload_for(match.vibe, temperature=0.0, seed=0, sample_idx=0)
+    palettes = [palette.model_dump(mode="json") for palette in match.palettes or offline.palettes]
+    return {
+        "thinking": thinking,
+        "title": match.title or offline.title,
+        "config": labels.model_dump(),
+        "palettes": palettes,
+    }
 
 
 def _score(render: ScoredRender, scorer: str) -> float:

@@ -73,7 +73,7 @@ def run_bench(
             needs = prepare.generator_deps(
                 settings, workspace, rows, cache, executor=executor, ask_through=batches.connect, spend=spend
             )
-            scorers = ", ".join(prepare.scorer_names(service))
+            scorers = ", ".join(scorer.name for scorer in service.scorers)
             say(f"bench: {len(rows)} rows x {len(sources)} sources, scored by {scorers}")
             generators, asked = ask_sources(batches, needs, sources, rows, files, context)
             if batches.pending:

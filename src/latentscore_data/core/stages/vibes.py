@@ -181,7 +181,7 @@ def arrange_rows(settings: Settings, workspace: Workspace, executor: Executor | 
         noise=settings.noise,
         filled=filled_before(settings, workspace),
         embed_by=embed_on(executor, choice.name, embedder, say),
-        put_there=rows_put_there(workspace),
+        from_elsewhere=rows_put_there(workspace),
     )
 
 
@@ -210,15 +210,15 @@ def filled_before(settings: Settings, workspace: Workspace) -> dict[str, Split]:
 
 def report(arranged: Arranged) -> None:
     """Print the sizes of the splits, and the similarity of test rows to training rows."""
-    if arranged.put_there:
-        say(f"vibes: {arranged.put_there} rows from other tools stay in the files")
+    if arranged.from_elsewhere:
+        say(f"vibes: {arranged.from_elsewhere} rows from other tools stay in the files")
     rows = ", ".join(f"{split} {count}" for split, count in arranged.rows.items())
     say(f"vibes: {arranged.rows_in} rows, {arranged.near_duplicates} near-duplicates dropped; {rows}")
-    for how, leak in (("by source", arranged.leakage), ("if split by row", arranged.leakage_by_row)):
+    for how, leak in (("by source", arranged.leakage), ("if split by row", arranged.leakage_if_split_by_row)):
         if leak is not None and leak.mean_nearest is not None:
             say(
                 f"vibes: leakage {how}: nearest training row to a TEST row {leak.mean_nearest:.2f} on average, "
-                f"{leak.highest:.2f} at most; {leak.share_above_threshold:.0%} at or above {arranged.threshold:.2f}; "
+                f"{leak.highest:.2f} at most; {leak.share_above_threshold:.0%} at or above {arranged.dedupe_threshold:.2f}; "
                 f"{leak.share_same_source:.0%} from a source that is trained on"
             )
 

@@ -1,4 +1,4 @@
-"""Where texts come from: the bundled passages, local files, the hub; and how a sample of them is drawn."""
+"""Data sets of texts: their names, samples, and the reader of local files."""
 
 from __future__ import annotations
 
@@ -23,21 +23,11 @@ TEXT_SUFFIXES = (".txt", ".md", ".markdown")
 ROW_SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 KNOWN_SUFFIXES = (*TEXT_SUFFIXES, *ROW_SUFFIXES, *TABLE_SUFFIXES)
 TEXT_FIELDS = (
-    "text",
-    "content",
-    "body",
-    "passage",
-    "document",
-    "article",
-    "story",
-    "raw_content",
-    "markdown",
-    "sentence",
-    "vibe",
-    "caption",
-)
+    "text", "content", "body", "passage", "document", "article", "story", "raw_content", "markdown", "sentence", "vibe", "caption",
+)  # fmt: skip
+"""Columns that may contain the text; the first one that exists is used."""
 TEXT_MAX_CHARS = 1_000_000
-"""Longer texts are cut: no stage reads that far, and a line of ours must stay readable."""
+"""Longer texts are cut: no stage uses more, and JSONL lines have a largest length."""
 ID_FIELDS = ("id_in_dataset", "id", "_id", "uuid", "doc_id", "url")
 
 Kind = Literal["builtin", "local", "hub"]
@@ -45,7 +35,7 @@ Kind = Literal["builtin", "local", "hub"]
 
 @dataclass(frozen=True)
 class Source:
-    """A data set that was asked for."""
+    """A data set that the user named."""
 
     name: str
     kind: Kind
@@ -56,7 +46,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Unread:
-    """A file of a folder that was not read, and why."""
+    """A file in a folder that was not read, and the reason."""
 
     file: str
     reason: str
@@ -64,20 +54,24 @@ class Unread:
 
 @dataclass
 class Sample:
-    """The texts that were drawn, and how."""
+    """A sample of a data set."""
 
     texts: list[SourceText]
     seen: int
+    """Number of texts that were read."""
     how: str
+    """The method of sampling, for manifest and card."""
     empty: int = 0
+    """Number of empty texts, which are left out."""
     facts: JsonObject = field(default_factory=lambda: {})
+    """Revision and files of a data set on the hub, for the manifest."""
     unread: list[Unread] = field(default_factory=lambda: [])
 
 
 def find_source(name: str) -> Source:
-    """What a ``--dataset`` means: ``builtin``, a file or folder that exists, or ``owner/name[:config]`` on the hub.
+    """Return the data set of this name: ``builtin``, an existing file or folder, or ``owner/name[:config]`` on the hub.
 
-    Raises :class:`InputError` for a path that does not exist and for a name that can be neither.
+    Raises :class:`InputError` for a path that does not exist, and for any other name.
     """
     if name == BUILTIN:
         return Source(name, "builtin")
@@ -96,7 +90,7 @@ def find_source(name: str) -> Source:
 
 
 def find_sources(names: Iterable[str]) -> list[Source]:
-    """All data sets, each once. Raises :class:`InputError` when two of them would have one name."""
+    """Return all data sets, each once. Raises :class:`InputError` if two of them have the same name."""
     found: dict[str, Source] = {}
     for name in dict.fromkeys(names):
         source = find_source(name)
@@ -112,10 +106,11 @@ def find_sources(names: Iterable[str]) -> list[Source]:
 
 
 def draw_sample(texts: Iterable[SourceText], size: int, seed: int) -> tuple[list[SourceText], int]:
-    """(texts, how many were seen): those with the smallest hash of seed and id, in the order they came.
+    """Return the ``size`` texts with the smallest hash of seed and id, in the order of ``texts``, and the number of
+    texts that were read.
 
-    Uniform over all that is seen, the same for the same texts in any order, and more texts later displace few; only
-    ``size`` texts are held.
+    The sample is uniform, does not depend on the order of the texts, and changes little if texts are added. Only
+    ``size`` texts are in memory.
     """
     heap: list[tuple[float, int, SourceText]] = []
     seen = 0
@@ -133,57 +128,46 @@ def draw_sample(texts: Iterable[SourceText], size: int, seed: int) -> tuple[list
 
 
 def local_files(path: Path) -> list[Path]:
-    """The files that hold texts, in a stable order. Raises :class:`InputError` when there are none.
+    """Return the files with texts, sorted by path. Raises :class:`InputError` if there are none."""
+    files, links_out, _ = _listed(path)
+    if files:
+        return files
+    if path.is_file():
+        raise InputError(f"{path} is not a text file that can be read", f"known: {', '.join(KNOWN_SUFFIXES)}")
+    if links_out:
+        raise InputError(f"{path} contains no texts, only links that lead out of it", "name the folder they lead to")
+    raise InputError(f"{path} contains no texts", f"known: {', '.join(KNOWN_SUFFIXES)}")
 
-    A folder ends at its own edge: links in it that lead out of it are not followed (:func:`links_out`).
+
+def _listed(path: Path) -> tuple[list[Path], list[Path], list[Unread]]:
+    """Return the files with texts, the links out of the folder, and the other files. Hidden files are left out.
+
+    Links out of the folder are not read: a downloaded or unpacked folder could add any file of this machine to a
+    sample.
     """
     if path.is_file():
-        if _suffix(path) == "":
-            raise InputError(f"{path} is not a text file that can be read", f"known: {', '.join(KNOWN_SUFFIXES)}")
-        return [path]
-    files = [file for file in _text_files(path) if not leads_out(file, path)]
-    if not files:
-        if links_out(path):
-            raise InputError(
-                f"{path} contains no texts, only links that lead out of it", "name the folder they lead to"
-            )
-        raise InputError(f"{path} contains no texts", f"known: {', '.join(KNOWN_SUFFIXES)}")
-    return files
-
-
-def links_out(path: Path) -> list[Path]:
-    """The text files of a folder that are links to somewhere else, and the linked folders: neither is read.
-
-    A folder that was fetched or unpacked could otherwise bring any file of this machine into a sample.
-    """
-    if path.is_file():
-        return []
-    folders = [entry for entry in path.rglob("*") if entry.is_symlink() and entry.is_dir()]
-    return sorted(entry for entry in (*_text_files(path), *folders) if leads_out(entry, path))
-
-
-def unread_files(path: Path) -> list[Unread]:
-    """The files of a folder whose names do not say that they hold texts. Hidden ones are not among them."""
-    if path.is_file():
-        return []
-    others = [file for file in _visible(path) if not file.is_dir() and not (file.is_file() and _suffix(file))]
-    return [Unread(printable(file.relative_to(path).as_posix()), _why_not(file)) for file in others]
+        return [path] if _suffix(path) else [], [], []
+    files: list[Path] = []
+    links_out: list[Path] = []
+    others: list[Unread] = []
+    for entry in sorted(path.rglob("*")):
+        place = entry.relative_to(path)
+        if entry.is_dir():
+            if entry.is_symlink() and leads_out(entry, path):
+                links_out.append(entry)
+        elif any(part.startswith(".") for part in place.parts):
+            continue
+        elif entry.is_file() and _suffix(entry):
+            (links_out if leads_out(entry, path) else files).append(entry)
+        else:
+            others.append(Unread(printable(place.as_posix()), _why_not(entry)))
+    return files, links_out, others
 
 
 def _why_not(file: Path) -> str:
     if not file.is_file():
         return "a link that leads nowhere" if file.is_symlink() else "not a file"
     return f"no texts are read from {file.suffix} files" if file.suffix else "its name has no extension"
-
-
-def _text_files(folder: Path) -> list[Path]:
-    return [file for file in _visible(folder) if file.is_file() and _suffix(file)]
-
-
-def _visible(folder: Path) -> list[Path]:
-    return sorted(
-        file for file in folder.rglob("*") if not any(part.startswith(".") for part in file.relative_to(folder).parts)
-    )
 
 
 def _suffix(path: Path) -> str:
@@ -193,24 +177,25 @@ def _suffix(path: Path) -> str:
 
 @dataclass
 class Reader:
-    """Reads the texts of a data set and counts what it leaves out."""
+    """Reads the texts of a data set, and counts those that it leaves out."""
 
     dataset: str
     text_field: str | None = None
     keep_names: bool = True
-    """Rows in our own format (with ``dataset`` and ``id_in_dataset``) keep the data set they name."""
+    """Whether rows in the format of ``download`` (with ``dataset`` and ``id_in_dataset``) keep their data set."""
     encoding: str | None = None
     """The encoding of files that are not UTF-8."""
     empty: int = 0
     unread: list[Unread] = field(default_factory=lambda: [])
     _column: str | None = None
-    """The column of the text, one for a whole file: in a row where it is null the text is empty, whatever else is there."""
+    """The column of the text, the same for a whole file. A row with null in it has an empty text."""
     _names: set[str] = field(default_factory=lambda: set())
 
     def read(self, root: Path, files: Iterable[Path]) -> Iterator[SourceText]:
-        """Texts of local files, streamed. Rows that already are source texts keep their names.
+        """Yield the texts of local files.
 
-        Of a folder, a file of another encoding and a table without a text are left out and noted in ``unread``.
+        A file that cannot be read (wrong encoding, no text column) is added to ``unread`` if ``root`` is a folder. Else
+        it raises :class:`InputError`.
         """
         several = root.is_dir()
         for file in files:
@@ -227,7 +212,8 @@ class Reader:
             yield from self._texts(file, place, encoding)
 
     def _look_at(self, file: Path) -> str:
-        """The encoding of a file. Raises :class:`InputError` for one that cannot be read as a whole."""
+        """Return the encoding of a file. Raises :class:`InputError` for a file in another encoding, and for a table
+        without a text column."""
         if _suffix(file) == ".parquet":
             return ""
         encoding = find_encoding(file, self.encoding)
@@ -251,7 +237,7 @@ class Reader:
                 yield from self.row(row, f"{file}:{number}", f"{place}#{number}")
 
     def _name_in(self, row: Mapping[str, Any], where: str) -> str:
-        """The column of the text. Raises :class:`InputError` where the row has none."""
+        """Return the column of the text. Raises :class:`InputError` if the row has none."""
         name = self.text_field or self._column or next((f for f in TEXT_FIELDS if _can_be_text(row, f)), None)
         if name is None or name not in row:
             columns = ", ".join(list(row)[:12])
@@ -260,7 +246,8 @@ class Reader:
         return name
 
     def row(self, row: Line, where: str, place: str) -> Iterator[SourceText]:
-        """The text of one row (none when it is empty). Raises :class:`InputError` naming the row and the column."""
+        """Yield the text of one row, nothing for an empty one. Raises :class:`InputError` with row and column if the
+        value is not text."""
         name = self._column = self._name_in(row, where)
         value = row[name]
         if value is not None and not isinstance(value, str):
@@ -276,24 +263,23 @@ class Reader:
             if key not in (name, "metadata", "dataset", "id_in_dataset", "created") and _is_plain(item)
         }
         created = row.get("created")
+        is_ours = self.keep_names and isinstance(row.get("dataset"), str) and "id_in_dataset" in row
         yield from self.text(
             str(own) if own is not None else place,
             value or "",
             {**rest, **metadata},
-            dataset=row["dataset"] if self._is_ours(row) else None,
+            dataset=row["dataset"] if is_ours else None,
             created=str(created) if created is not None else None,
         )
 
-    def _is_ours(self, row: Line) -> bool:
-        return self.keep_names and isinstance(row.get("dataset"), str) and "id_in_dataset" in row
-
     def claim(self, texts: Iterable[SourceText]) -> None:
-        """Take the names of texts that were read before, so that no other text gets them."""
+        """Reserve the ids of texts that an earlier run read."""
         self._names.update(digest(text.dataset, text.id_in_dataset)[:20] for text in texts)
 
     def text(
         self, name: str, text: str, metadata: JsonObject, dataset: str | None = None, created: str | None = None
     ) -> Iterator[SourceText]:
+        """Yield the text with a unique id made from ``name``; nothing for an empty text."""
         if not text.strip():
             self.empty += 1
             return
@@ -313,12 +299,12 @@ def _can_be_text(row: Mapping[str, Any], name: str) -> bool:
 
 
 def _is_plain(value: object) -> bool:
-    """Small enough and simple enough to be carried along as metadata."""
+    """Return whether a value is kept as metadata: a number, a switch, or text of up to 500 characters."""
     return (isinstance(value, bool | int | float) and _is_json(value)) or (isinstance(value, str) and len(value) <= 500)
 
 
 def _is_json(value: object) -> bool:
-    """Something that a line of ours can hold: no bytes, dates or numbers of more than 64 bits."""
+    """Return whether a JSONL line can contain the value: no bytes, dates or integers of more than 64 bits."""
     if isinstance(value, dict):
         return all(isinstance(key, str) and _is_json(item) for key, item in value.items())
     if isinstance(value, list):
@@ -327,7 +313,7 @@ def _is_json(value: object) -> bool:
 
 
 def read_text(path: Path, encoding: str) -> str:
-    """A text file. Raises :class:`InputError` for one that cannot be read."""
+    """Return the content of a text file. Raises :class:`InputError` for a file that cannot be opened."""
     try:
         return path.read_bytes().decode(encoding)
     except OSError as error:
@@ -335,10 +321,10 @@ def read_text(path: Path, encoding: str) -> str:
 
 
 def _read_parquet(path: Path, text_field: str | None) -> Iterator[tuple[int, str, Line]]:
-    """(number, column of the text, row) of a parquet file, with the columns that a source text can use and no others.
+    """Yield (row number, column of the text, row) of a parquet file, with the columns that a source text can use.
 
-    A value that Python has none for (a date of the year 20000, text that is not UTF-8) is None there; in the column of the
-    text it raises :class:`InputError`, as a file does that is no parquet file or has no such column.
+    A value without a Python equivalent (a date in the year 20000, text that is not UTF-8) becomes None. In the text
+    column it raises :class:`InputError`; so do a file that is not parquet, and a missing column.
     """
     require("pyarrow", "hub", f"reading {path.name}")
     import pyarrow
@@ -367,16 +353,16 @@ def _read_parquet(path: Path, text_field: str | None) -> Iterator[tuple[int, str
 
 
 UNREADABLE = object()
-"""In the place of a value of a parquet file that Python has none for."""
+"""Placeholder for a parquet value without a Python equivalent."""
 
 
 def _text_column(path: Path, schema: Any, text_field: str | None) -> str:
-    """The column of the text: the one that was named, or the first known name of a column of strings."""
+    """Return the column of the text: ``text_field``, or the first of :data:`TEXT_FIELDS` that contains strings."""
     from pyarrow import types
 
     def is_text(kind: Any) -> bool:
         kind = kind.value_type if types.is_dictionary(kind) else kind
-        # A column of nulls alone holds empty texts.
+        # A column with only nulls has empty texts.
         return any(
             is_kind(kind) for is_kind in (types.is_string, types.is_large_string, types.is_string_view, types.is_null)
         )
@@ -390,7 +376,7 @@ def _text_column(path: Path, schema: Any, text_field: str | None) -> str:
 
 
 def _used_columns(schema: Any, text: str) -> list[str]:
-    """The text, what names a row, and columns of plain values, which become metadata."""
+    """Return the columns of the text and of ids, and those with plain values, which become metadata."""
     from pyarrow import types
 
     def is_plain(kind: Any) -> bool:
@@ -407,7 +393,7 @@ def _used_columns(schema: Any, text: str) -> list[str]:
 def _python_values(column: Any) -> list[Any]:
     try:
         return column.to_pylist()
-    except (ValueError, OverflowError, TypeError):  # UnicodeDecodeError and ArrowInvalid among them
+    except (ValueError, OverflowError, TypeError):  # UnicodeDecodeError and ArrowInvalid are subclasses
         return [_python_value(cell) for cell in column]
 
 
@@ -418,13 +404,13 @@ def _python_value(cell: Any) -> Any:
         return UNREADABLE
 
 
-# --- samples -------------------------------------------------------------------------------------------------------
+# --- samples ---------------------------------------------------------------------------------------------------------
 
 
 def sample_local(source: Source, size: int, seed: int, text_field: str | None, encoding: str | None = None) -> Sample:
-    """From files: everything is read, so the sample is uniform over all texts.
+    """Return a sample of local files. All files are read, so the sample is uniform over all texts.
 
-    Raises :class:`InputError` for a file that is damaged, and for a folder of which no file can be read.
+    Raises :class:`InputError` for a damaged file, and for a folder without a file that can be read.
     """
     assert source.path is not None
     reader = Reader(source.name, text_field, encoding=encoding)
@@ -436,20 +422,21 @@ def sample_local(source: Source, size: int, seed: int, text_field: str | None, e
         )
     read = len(files) - len(reader.unread)
     how = f"uniform: {len(texts)} of {seen} texts with the smallest hash of seed and id, all {read} files read"
-    if outside := len(links_out(source.path)):
+    _, links_out, others = _listed(source.path)
+    if outside := len(links_out):
         how += f"; {outside} {'link leads' if outside == 1 else 'links lead'} out of the folder and were not followed"
-    unread = sorted([*reader.unread, *unread_files(source.path)], key=lambda one: one.file)
+    unread = sorted([*reader.unread, *others], key=lambda one: one.file)
     return Sample(texts, seen, how, reader.empty, unread=unread)
 
 
 def in_words(unread: Sequence[Unread], most: int = 5) -> str:
-    """The first files that were not read, each with the reason, and how many more there are."""
+    """Return the first ``most`` files that were not read with their reasons, and the number of the others."""
     named = "; ".join(f"{one.file} ({one.reason})" for one in unread[:most])
     return f"not read: {named}" + (f"; and {len(unread) - most} more" if len(unread) > most else "")
 
 
 def sha256_of(file: Path) -> str:
-    """The hash of a local file. Raises :class:`InputError` where it cannot be read."""
+    """Return the hash of a local file. Raises :class:`InputError` if it cannot be read."""
     try:
         return file_fact(file).sha256
     except OSError as error:

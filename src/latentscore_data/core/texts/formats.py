@@ -1,5 +1,4 @@
-"""How a local file of texts is written: its encoding (UTF-8, UTF-16 with a byte-order mark, or what the user says of files that
-are neither), and the rows of CSV and TSV files."""
+"""Formats of local files: encodings (UTF-8, UTF-16 with a byte-order mark, or the user's), CSV and TSV tables."""
 
 from __future__ import annotations
 
@@ -19,10 +18,10 @@ UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def find_encoding(path: Path, otherwise: str | None = None) -> str:
-    """The encoding that the whole file can be read with; ``otherwise`` is tried where it is not UTF-8.
+    """Return an encoding that decodes the whole file: UTF-8, UTF-16 with a byte-order mark, or ``otherwise``.
 
-    Raises :class:`InputError` that names an option which reads the file, and for a file that cannot be opened. A packed file
-    that is damaged is left to its reader.
+    Raises :class:`InputError` if there is none (the remedy names an option that decodes the file), and for a file that
+    cannot be opened. Damaged compressed files raise no error here; their reader reports them.
     """
     misfit = _misfit(path, UTF8)
     if misfit is None:
@@ -41,12 +40,13 @@ def find_encoding(path: Path, otherwise: str | None = None) -> str:
 
 @dataclass(frozen=True)
 class _Misfit:
-    """Where the first bytes are that do not belong to an encoding."""
+    """The position of the first bytes that an encoding cannot decode."""
 
     line: int
     at: int
-    """Bytes of the line before them."""
+    """Offset in the line, in bytes."""
     block: bytes
+    """The block of the file that contains them."""
 
 
 def _misfit(path: Path, encoding: str) -> _Misfit | None:
@@ -75,27 +75,27 @@ def _misfit(path: Path, encoding: str) -> _Misfit | None:
 
 
 def _after(read: bytes, line: int, at: int) -> tuple[int, int]:
-    """The line, and the bytes before this place in it, behind what was read."""
+    """Return line and byte offset after ``read``, from those before it."""
     ends = read.count(b"\n")
     return line + ends, len(read) - read.rfind(b"\n") - 1 if ends else at + len(read)
 
 
 def _likely(piece: bytes) -> str:
-    """What these bytes may be: Windows has letters and quotes where Latin-1 has control characters."""
+    """Return the probable encoding: cp1252 has letters and quotes where Latin-1 has control characters."""
     return "cp1252" if any(0x80 <= byte < 0xA0 for byte in piece) else "latin-1"
 
 
 TABLE_SUFFIXES = (".csv", ".tsv")
 MAX_CELL_CHARS = 8 * 2**20
 DELIMITERS = ",;\t|"
-"""What may stand between the cells of a CSV file; of these the one that its first line has most of."""
+"""Delimiters of CSV files; the most frequent one in the first line is used."""
 
 
 def read_table(path: Path, encoding: str) -> Iterator[tuple[int, Line]]:
-    """(line where the row ends, row) of a table whose first line names its columns, streamed.
+    """Yield (last line of the row, row) of a table whose first line names the columns.
 
-    Cells are texts, and None where a row is short. Blank lines are skipped. Raises :class:`InputError` naming file and line for
-    a quotation mark that is not closed, and for a row with more cells than there are columns.
+    Cells are texts; missing ones at the end of a row are None. Blank lines are skipped. Raises :class:`InputError` with
+    file and line for an unclosed quotation mark, and for a row with more cells than columns.
     """
     columns: list[str] = []
     for line, cells in _lines(path, encoding):
@@ -112,12 +112,12 @@ def read_table(path: Path, encoding: str) -> Iterator[tuple[int, Line]]:
 
 
 def read_columns(path: Path, encoding: str) -> list[str]:
-    """The names of a table's columns. Raises :class:`InputError` for a first line that cannot be read."""
+    """Return the names of a table's columns. Raises :class:`InputError` for a first line that cannot be parsed."""
     return _unique(next((cells for _, cells in _lines(path, encoding)), []))
 
 
 def _lines(path: Path, encoding: str) -> Iterator[tuple[int, list[str]]]:
-    """(line where the row ends, cells) of the rows that are not blank."""
+    """Yield (last line of the row, cells) of the rows that are not blank."""
     csv.field_size_limit(MAX_CELL_CHARS)
     with path.open(encoding=encoding, newline="") as file:
         reader = csv.reader(file, delimiter=_delimiter(path, file.readline()), strict=True)
@@ -133,11 +133,11 @@ def _lines(path: Path, encoding: str) -> Iterator[tuple[int, list[str]]]:
 def _delimiter(path: Path, first: str) -> str:
     if path.suffix.lower() == ".tsv":
         return "\t"
-    return max(DELIMITERS, key=first.count)  # of equal counts the first one: a comma
+    return max(DELIMITERS, key=first.count)  # the first one for equal counts: a comma
 
 
 def _unique(names: list[str]) -> list[str]:
-    """Names of columns without spaces around them; one that comes again gets a number."""
+    """Return column names without surrounding spaces; a repeated name gets a number."""
     found: list[str] = []
     for name in (name.strip() for name in names):
         again = 1

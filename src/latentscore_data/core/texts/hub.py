@@ -1,4 +1,4 @@
-"""A sample from a data set on the hub, with the real client, streamed: the files are never fetched whole."""
+"""Samples of data sets on the hub, streamed with the ``datasets`` client: files are not downloaded completely."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ WANTED_SPLITS = ("train", "validation", "test")
 
 @dataclass
 class HubPlan:
-    """What a sample would be drawn from; made before anything is fetched."""
+    """The files that a sample is drawn from, planned before any data is downloaded."""
 
     source: Source
     revision: str
     split: str
     files: list[str]
-    """The data files of the split, as the client names them."""
+    """The data files of the split, with the names that the client uses."""
     sizes: list[int]
-    """Bytes of each file; 0 where the hub does not say."""
+    """Size of each file in bytes; 0 if the hub does not report it."""
     order: list[int]
-    """Positions of the files in the order in which they are read."""
+    """Indices of the files in the order of reading."""
     first: int
-    """So many of them give the sample, unless they hold too few texts."""
+    """Number of files that the sample is drawn from; more are read if these have too few texts."""
     builder: Any = field(repr=False, default=None)
 
     @property
     def most_bytes(self) -> int:
-        """The size of the files the sample is read from: only their beginnings are fetched."""
+        """The size of the files that the sample is read from, in bytes. Only their beginnings are downloaded."""
         return sum(self.sizes[i] for i in self.order[: self.first])
 
     def to_dict(self) -> JsonObject:
@@ -59,9 +59,10 @@ class HubPlan:
 
 
 def plan(source: Source, settings: DownloadSettings) -> HubPlan:
-    """Which files there are and which of them are drawn. A few small requests, no data.
+    """Return the files of a data set and the order of reading. Sends a few small requests and downloads no data.
 
-    Raises :class:`MissingError` when the data set is not there, not open to this user, or the hub does not answer.
+    Raises :class:`MissingError` if the data set does not exist, is not accessible to this user, or the hub does not
+    respond.
     """
     require("datasets", "hub", f"downloading {source.name}")
     with _hub_errors(source):
@@ -73,7 +74,7 @@ def plan(source: Source, settings: DownloadSettings) -> HubPlan:
         builder = datasets.load_dataset_builder(source.repo, source.config, revision=info.sha)
         config: Any = builder.config
         if hasattr(config, "chunksize"):
-            # JSON is parsed 10 MB at a time otherwise, which is more than the few texts we want from a file.
+            # The default for JSON is 10 MB at a time, which is more than the few texts that are read from a file.
             config.chunksize = CHUNK_BYTES
         data_files = dict(config.data_files or {})
     split = next((name for name in WANTED_SPLITS if name in data_files), None) or next(iter(data_files), None)
@@ -90,7 +91,11 @@ def plan(source: Source, settings: DownloadSettings) -> HubPlan:
 def sample_hub(
     planned: HubPlan, settings: DownloadSettings, partial: Path, fingerprint: str, *, overwrite: bool = False
 ) -> Sample:
-    """The sample; each file's share is kept in ``partial`` as it comes, so an interrupted download goes on there."""
+    """Return the sample. Each file's texts are appended to ``partial``, so that an interrupted download resumes there.
+
+    ``fingerprint`` identifies the sample: a ``partial`` of another one is deleted, and so is any with ``overwrite``.
+    Raises what :func:`plan` raises, and :class:`InputError` for a damaged file.
+    """
     source = planned.source
     name = digest(fingerprint, planned.revision)
     done = {} if overwrite else _read_partial(partial, name)
@@ -100,7 +105,7 @@ def sample_hub(
     texts: list[SourceText] = []
     seen = used = empty = 0
     window = 0
-    with _hub_errors(source, _path_in_repository(planned.files[0])):  # it looks into the first file
+    with _hub_errors(source, _path_in_repository(planned.files[0])):  # the client reads the first file here
         stream = planned.builder.as_streaming_dataset(split=planned.split)
     with Appender(partial) as keep:
         if not done:
@@ -138,7 +143,7 @@ def sample_hub(
 
 
 def _rows(planned: HubPlan, stream: Any, shard: int, most: int) -> Iterator[tuple[int, Line]]:
-    """(number, row) of the first ``most`` rows of one file. Raises :class:`InputError` naming a file that is damaged."""
+    """Yield (number, row) of the first ``most`` rows of one file. Raises :class:`InputError` for a damaged file."""
     with _hub_errors(planned.source, _path_in_repository(planned.files[shard])):
         if stream.num_shards == len(planned.files) > 1:
             stream = stream.shard(num_shards=len(planned.files), index=shard)
@@ -146,7 +151,7 @@ def _rows(planned: HubPlan, stream: Any, shard: int, most: int) -> Iterator[tupl
 
 
 def _path_in_repository(file: str) -> str:
-    """``data/a.jsonl`` of ``hf://datasets/owner/name@revision/data/a.jsonl``."""
+    """Return ``data/a.jsonl`` for ``hf://datasets/owner/name@revision/data/a.jsonl``."""
     return file.rpartition("@")[2].partition("/")[2] or file
 
 
@@ -156,7 +161,7 @@ def _texts(reader: Reader, rows: Iterator[tuple[int, Line]], source: Source, sha
 
 
 def _read_partial(path: Path, name: str) -> dict[int, tuple[list[SourceText], int, int]]:
-    """The files that an interrupted download of this very sample has finished: texts, seen, empty."""
+    """Return (texts, number read, number empty) of each file that an interrupted download finished."""
     if not path.exists():
         return {}
     texts: dict[int, list[SourceText]] = {}
@@ -174,7 +179,7 @@ def _read_partial(path: Path, name: str) -> dict[int, tuple[list[SourceText], in
 
 @contextmanager
 def _hub_errors(source: Source, file: str = "") -> Iterator[None]:
-    """Turn what the client raises while it plans, or reads a file, into one clear error, with what to do."""
+    """Convert exceptions of the client, which plans or reads a file, to an error with a remedy."""
     try:
         yield
     except LsdataError:
@@ -210,10 +215,10 @@ def _explained(source: Source, file: str, error: Exception) -> LsdataError:
         return MissingError(
             f"{source.name}: the hub did not answer ({reason})", "run the same command again; downloaded files are kept"
         )
-    # Whatever else it is (zlib's, Arrow's or YAML's errors, a cast that fails), a file or the card of the set caused it.
+    # Other exceptions (of zlib, Arrow or YAML, or a failed cast) are caused by a file, or by the card of the data set.
     if file:
         return InputError(
             f"{source.name}: {file} cannot be read ({one_line(chain[-1])})",
-            "the file on the hub is damaged or not of the form that the card says: choose another data set or :config",
+            "the file on the hub is damaged or contradicts the card of the data set: choose another data set or :config",
         )
     return InputError(f"{source.name}: {one_line(error)}", "check the name, its :config and its card")

@@ -1,4 +1,4 @@
-"""The kinds of data sets: how each is drawn from, what decides its sample, and what fetching it takes."""
+"""The kinds of data sets (bundled, local, hub): how each is sampled, and what its sample depends on."""
 
 from __future__ import annotations
 
@@ -11,21 +11,13 @@ from latentscore_data.core.base.errors import require
 from latentscore_data.core.base.manifest import file_fact
 from latentscore_data.core.base.sample import PASSAGES, sample_texts
 from latentscore_data.core.base.settings import DownloadSettings
-from latentscore_data.core.texts.corpus import (
-    Kind,
-    Sample,
-    Source,
-    draw_sample,
-    local_files,
-    sample_local,
-    sha256_of,
-)
+from latentscore_data.core.texts.corpus import Kind, Sample, Source, draw_sample, local_files, sample_local, sha256_of
 from latentscore_data.core.texts.hub import HubPlan, plan, sample_hub
 
 
 @dataclass(frozen=True)
 class Fetch:
-    """What drawing from the hub needs: the agreed plan, and the file that keeps what an interrupted run has."""
+    """The state of a download from the hub: the confirmed plan, and the file with the texts of an interrupted run."""
 
     plan: HubPlan | None
     partial: Path
@@ -33,25 +25,25 @@ class Fetch:
 
 
 class SourceKind:
-    """A kind of data set. The defaults are those of one that lies on this machine and has no settings of its own."""
+    """A kind of data set. The defaults are those of a local one without settings of its own."""
 
     def contents(self, source: Source) -> list[object]:
-        """What the texts are now, as far as that is known without a network."""
+        """Return the identity of the current texts, as far as it is known without a network."""
         return []
 
     def decides(self, settings: DownloadSettings) -> Mapping[str, object]:
-        """Settings of this kind alone that decide the sample."""
+        """Return the settings of this kind that the sample depends on."""
         return {}
 
     def check(self, source: Source) -> None:
-        """Raise :class:`MissingError` where a library is missing."""
+        """Raise :class:`MissingError` if a library is missing."""
 
     def plan(self, source: Source, settings: DownloadSettings) -> HubPlan | None:
-        """What would be fetched; None where nothing is."""
+        """Return the planned download; None if nothing is downloaded."""
         return None
 
     def sample(self, source: Source, settings: DownloadSettings, fetch: Fetch) -> Sample:
-        """The sample of the settings."""
+        """Return the sample."""
         raise NotImplementedError
 
 
@@ -96,12 +88,12 @@ KINDS: dict[Kind, SourceKind] = {"builtin": _Builtin(), "local": _Local(), "hub"
 
 
 def kind_of(source: Source) -> SourceKind:
-    """The kind of a data set."""
+    """Return the kind of a data set."""
     return KINDS[source.kind]
 
 
 def fingerprint(source: Source, settings: DownloadSettings) -> str:
-    """Changes when the sample of a data set would come out differently. Local files are hashed."""
+    """Return the identity of the sample: it changes with settings and texts. Local files are hashed."""
     kind = kind_of(source)
     sampling = (settings.sample_size, settings.seed, settings.text_field)
     return digest(source.name, source.kind, *sampling, kind.contents(source), sorted(kind.decides(settings).items()))[

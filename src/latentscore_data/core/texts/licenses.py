@@ -1,4 +1,4 @@
-"""The names of licences that the hub takes in a card. A card with another name is refused when it is pushed."""
+"""The licence identifiers that the hub accepts in a card. It rejects a card with another one."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ _NAMES = """
 HUB_LICENSES = frozenset(_NAMES.split())
 
 OWN_PREFIX = "licenseref-"
-"""SPDX's mark of a licence that is on no list."""
+"""The SPDX prefix of a licence that is not on the SPDX list, in small letters."""
 
 
 def check_license(name: str | None) -> None:
-    """Raise :class:`InputError` for a licence that the hub would refuse; None is fine."""
+    """Raise :class:`InputError` for a licence that the hub rejects. None is allowed."""
     if name is None or license_lines(name) is not None:
         return
     near = difflib.get_close_matches(name.strip().lower(), HUB_LICENSES, n=2)
-    wish = f"write {' or '.join(near)}" if near else "write it as the hub does (cc-by-4.0)"
+    remedy = f"write {' or '.join(near)}" if near else "write it as the hub does (cc-by-4.0)"
     raise InputError(
-        f"export.license {name!r} is not a licence that the hub knows", f"{wish}, or LicenseRef-NAME for your own"
+        f"export.license {name!r} is not a licence that the hub knows", f"{remedy}, or LicenseRef-NAME for your own"
     )
 
 
 def license_lines(name: str) -> dict[str, str] | None:
-    """The lines of a card's header for a licence, or None for a name that the hub does not take."""
+    """Return the lines of a card's header for a licence; None for a name that the hub rejects."""
     text = name.strip().lower()
     if text in HUB_LICENSES:
         return {"license": text}
@@ -46,5 +46,5 @@ def license_lines(name: str) -> dict[str, str] | None:
 
 
 def license_slug(name: str) -> str:
-    """A licence's own name as the hub takes it: at most 60 letters, digits, dots and dashes."""
+    """Return a custom licence's name in the form that the hub accepts: at most 60 letters, digits, dots and dashes."""
     return "-".join("".join(c if c.isalnum() or c in ".-" else " " for c in name.lower()).split())[:60]

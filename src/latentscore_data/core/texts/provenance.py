@@ -1,4 +1,4 @@
-"""Where the exported rows come from: texts and their licences, models, prompts, scorers, money."""
+"""Provenance of rows: works and their licences, and the manifests of the stages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from latentscore_data.core.texts.licenses import HUB_LICENSES
 ATTRIBUTION_FILE = "ATTRIBUTION.md"
 UNKNOWN = "unknown"
 
-# Names under which corpora keep these facts, the most exact first.
+# Metadata keys that corpora use for these facts, the most specific first.
 _LICENSE_KEYS = ("license", "licence", "license_name", "rights")
 _AUTHOR_KEYS = ("author", "authors", "creator", "contributors")
 _ADDRESS_KEYS = ("url", "address", "source_url", "link", "source")
@@ -29,7 +29,7 @@ _TITLE_KEYS = ("title", "book_title", "name")
 
 @dataclass(frozen=True, order=True)
 class Work:
-    """A work that texts were taken from, as its licence wants it named."""
+    """A work that texts were taken from, with the facts that an attribution needs; an empty text for an unknown one."""
 
     dataset: str
     license: str
@@ -40,20 +40,21 @@ class Work:
 
 @dataclass
 class Provenance:
-    """What is known of the rows' origin."""
+    """The origin of a set of rows."""
 
     works: Counter[Work]
-    """Each work with how many of its texts have rows here."""
+    """Each work with the number of its texts that have rows."""
     rows_by_dataset: Counter[str]
     texts_by_dataset: Counter[str]
     manifests: dict[str, JsonObject] = field(default_factory=dict)
-    """Stage name -> what its manifest says, in the order of the stages."""
+    """The manifests by stage, in the order of the stages."""
 
     def licenses(self, dataset: str | None = None) -> list[str]:
+        """Return the licences of all works, or of those of one data set, sorted."""
         return sorted({work.license for work in self.works if dataset in (None, work.dataset)})
 
     def missing_notices(self) -> list[str]:
-        """Why these rows may not be passed on; an empty list when nothing is missing."""
+        """Return what prevents publication: unknown licences, and attributions without author or address."""
         problems: list[str] = []
         unlicensed = Counter(work.dataset for work in self.works if work.license == UNKNOWN)
         problems += [f"the licence of the texts of {name} is unknown" for name in unlicensed]
@@ -64,30 +65,27 @@ class Provenance:
         return problems
 
 
-STAGES = ("download", "vibes", "generate", "score")
-
-
 def stage_manifests(workspace: Workspace) -> dict[str, JsonObject]:
-    """The manifests of the stages that have been completed, in the order of the stages."""
+    """Return the manifests of the completed stages, in the order of the stages."""
     paths = {
         "download": workspace.texts_dir / "manifest.json",
         "vibes": workspace.vibes_dir / "manifest.json",
         "generate": workspace.configs_dir / "generate.manifest.json",
         "score": workspace.configs_dir / "score.manifest.json",
     }
-    found = {stage: read_manifest(paths[stage]) for stage in STAGES}
-    return {stage: manifest for stage, manifest in found.items() if manifest is not None}
+    return {stage: manifest for stage, path in paths.items() if (manifest := read_manifest(path)) is not None}
 
 
 class Origins:
-    """What a pass over rows tells of where they come from. ``note`` takes each row."""
+    """Collects the origin of rows: call :meth:`note` for each row, then :meth:`joined`."""
 
     def __init__(self) -> None:
         self._rows_by_dataset: Counter[str] = Counter()
         self._texts: dict[tuple[str, str], Mapping[str, Any] | None] = {}
-        """(data set, id in it) -> what the rows themselves say of the text."""
+        """(data set, id in it) -> the text's metadata, if the rows have it."""
 
     def note(self, row: ScoredRow) -> None:
+        """Add a row."""
         self._rows_by_dataset[row.dataset] += 1
         key = (row.dataset, row.id_in_dataset)
         metadata = (row.model_extra or {}).get("metadata")
@@ -97,8 +95,10 @@ class Origins:
             self._texts.setdefault(key, None)
 
     def joined(self, workspace: Workspace, source_licenses: Sequence[str] = ()) -> Provenance:
-        """The origin of the rows, with the texts of the workspace. ``source_licenses`` are ``DATASET=LICENCE`` for texts
-        that say none.
+        """Return the origin of the rows, with the metadata of the workspace's texts.
+
+        ``source_licenses`` are ``DATASET=LICENCE`` for texts without a licence. Raises :class:`InputError` for other
+        ones.
         """
         given = licenses_by_dataset(source_licenses)
         wanted = set(self._texts)
@@ -118,7 +118,7 @@ class Origins:
 
 
 def provenance(workspace: Workspace, rows: Iterable[ScoredRow], source_licenses: Sequence[str] = ()) -> Provenance:
-    """The origin of these rows (:meth:`Origins.joined`)."""
+    """Return the origin of these rows (:meth:`Origins.joined`)."""
     origins = Origins()
     for row in rows:
         origins.note(row)
@@ -126,7 +126,7 @@ def provenance(workspace: Workspace, rows: Iterable[ScoredRow], source_licenses:
 
 
 def of_run(workspace: Workspace, run: Path | None, source_licenses: Sequence[str] = ()) -> Provenance | None:
-    """The origin of the rows in a run's folder, which it was trained on; ``None`` for a model without a run."""
+    """Return the origin of the rows that a run was trained on, from its folder; None for a model without a run."""
     if run is None:
         return None
     rows = (row for path in sorted((run / "data").glob("*.jsonl")) for row in read_rows(path, ScoredRow))
@@ -134,7 +134,7 @@ def of_run(workspace: Workspace, run: Path | None, source_licenses: Sequence[str
 
 
 def licenses_by_dataset(pairs: Sequence[str]) -> dict[str, str]:
-    """``["moby-dick=public domain"]`` as a mapping. Raises :class:`InputError` for anything else."""
+    """Return ``["moby-dick=public domain"]`` as a mapping. Raises :class:`InputError` for other forms."""
     found: dict[str, str] = {}
     for pair in pairs:
         name, equals, license_name = pair.rpartition("=")
@@ -172,7 +172,7 @@ _PUBLIC_DOMAIN = re.compile(
 
 
 def wants_attribution(license_name: str) -> bool:
-    """True for every licence but those known to ask for nothing."""
+    """Return True except for unknown licences and those that require no attribution."""
     return license_name != UNKNOWN and not _PUBLIC_DOMAIN.search(license_name)
 
 
@@ -188,7 +188,7 @@ _NO_LICENSES = ("other", "unknown")
 
 
 def hub_license(license_name: str) -> str | None:
-    """The hub's identifier of a licence, or None for one the hub has no name for (public domain among them)."""
+    """Return the hub's identifier of a licence; None if the hub has none (for example, public domain)."""
     text = license_name.strip().lower()
     if re.search(r"\bcc0\b|cc-zero|publicdomain/zero", text):
         return "cc0-1.0"
@@ -203,7 +203,7 @@ def hub_license(license_name: str) -> str | None:
 
 
 def attribution(provenance: Provenance) -> str:
-    """ATTRIBUTION.md: every work that texts were taken from, under its licence, as far as the texts name it."""
+    """Return the content of ATTRIBUTION.md: the works by data set and licence, as far as the texts name them."""
     lines = [
         "# Attribution",
         "",
@@ -230,6 +230,6 @@ def _citation(work: Work, texts: int) -> str:
 
 
 def md(text: object) -> str:
-    """Untrusted text for one line of Markdown: nothing in it becomes markup, a link or a new line."""
+    """Return untrusted text for one line of Markdown, without markup, links or line breaks."""
     line = " ".join(str(text).split())
     return re.sub(r"([\\`*_\[\]<>|#{}$~])", r"\\\1", line).replace("&", "&amp;")

@@ -1,4 +1,4 @@
-"""Vibes as vectors: which say the same, and which are the most different."""
+"""Vibes as vectors: the choice of an embedder, near-duplicates, and farthest-point sampling."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BLOCK_ROWS = 1024
-"""Rows compared at once; with CHUNK_ROWS it bounds the memory beyond the vectors themselves (32 MiB)."""
+"""Rows that are compared with CHUNK_ROWS others at once, which limits the additional memory to 32 MiB."""
 CHUNK_ROWS = 8192
 EMBED_ROWS = 512
-"""Texts that are embedded at once, everywhere: a text's vector may differ in its last bits with those beside it."""
+"""Texts per batch, on all executors: the last bits of a vector can depend on the other texts of its batch."""
 
 EmbedBatches = Callable[[Iterable[list[str]]], Iterable["NDArray[np.float32]"]]
-"""Embeds batches of EMBED_ROWS texts; unit vectors, one array per batch and in their order."""
+"""Embeds batches of EMBED_ROWS texts: yields one array of unit vectors, shape (texts, dim), for each batch in order."""
 
 
 # --- which embedder --------------------------------------------------------------------------------------------------
@@ -35,19 +35,22 @@ EmbedBatches = Callable[[Iterable[list[str]]], Iterable["NDArray[np.float32]"]]
 
 @dataclass(frozen=True)
 class EmbedderChoice:
-    """What ``dedupe.model`` comes to, and why."""
+    """The embedder that ``dedupe.model`` selects, and why."""
 
     name: str
     why: str
 
     @property
     def version(self) -> str:
-        """The name; for the package's own vectors with the hash of their file."""
+        """The name; for the package's word vectors with the hash of their file."""
         return WordVectorEmbedder().fingerprint if self.name in ("words", BUILTIN_WORDS) else self.name
 
 
 def choose_embedder(settings: DedupeSettings) -> EmbedderChoice:
-    """``auto`` takes MiniLM where it is installed and fetched, else word vectors. Nothing is loaded or downloaded."""
+    """Return the embedder of the settings. ``auto`` selects MiniLM if it is installed and fetched, else word vectors.
+
+    Nothing is loaded or downloaded.
+    """
     if settings.model != "auto":
         return EmbedderChoice(settings.model, "as set")
     missing = minilm_missing()
@@ -57,7 +60,7 @@ def choose_embedder(settings: DedupeSettings) -> EmbedderChoice:
 
 
 def minilm_missing() -> MissingError | None:
-    """Why MiniLM cannot run here; None when it can."""
+    """Return the reason why MiniLM cannot run here; None if it can."""
     try:
         require("sentence_transformers", "ml", "MiniLM")
     except MissingError as missing:
@@ -68,21 +71,21 @@ def minilm_missing() -> MissingError | None:
 
 
 def load_embedder(choice: EmbedderChoice, named_by: str = "dedupe.model (--dedupe-model of vibes)") -> Embedder:
-    """The embedder. Raises :class:`MissingError` where its library or weights are not there; ``named_by`` is what names
-    another one."""
+    """Load the embedder. Raises :class:`MissingError` if its library or weights are missing; ``named_by`` is the
+    setting that the remedy names."""
     try:
         return make_embedder(choice.name)
     except EmbedderError as error:
         if choice.name not in ("minilm", MINILM) and find_spec("sentence_transformers") is not None:
             raise MissingError(
-                f"{choice.name} is neither a folder with a sentence-transformers model nor a hub model that was fetched before",
+                f"{choice.name} is neither a folder with a sentence-transformers model nor a fetched hub model",
                 f"name a folder, minilm or words with {named_by}",
             ) from None
         raise MissingError(str(error), f"install and fetch it, or name words with {named_by}") from None
 
 
 def threshold_of(settings: DedupeSettings, embedder: Embedder) -> float:
-    """The cosine from which a vibe is dropped."""
+    """Return the cosine at or above which a vibe is a near-duplicate."""
     return settings.threshold if settings.threshold is not None else embedder.default_dedupe_threshold
 
 
@@ -90,7 +93,7 @@ Item = TypeVar("Item")
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Lists of ``size`` items; the last one may be shorter."""
+    """Yield lists of ``size`` items; the last one may be shorter. (``itertools.batched`` is new in Python 3.12.)"""
     waiting = iter(items)
     while batch := list(islice(waiting, size)):
         yield batch
@@ -99,13 +102,13 @@ def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 def embed_stream(
     texts: Iterable[str], embedder: Embedder, step: SlowStep | None = None, by: EmbedBatches | None = None
 ) -> NDArray[np.float32]:
-    """Unit vectors, shape (n, dim), of texts that are read once and not kept. ``by`` embeds instead of this process."""
+    """Return unit vectors, shape (n, dim). The texts are not kept. ``by`` embeds instead of this process."""
     vectors = np.empty((EMBED_ROWS, embedder.dim), np.float32)
     count = 0
     batches = batched(texts, EMBED_ROWS)
     for some in by(batches) if by is not None else map(embedder.embed, batches):
         if count + len(some) > len(vectors):
-            # Grown in place, where the system can: a copy would double the memory.
+            # Resized in place if the allocator can: a copy would double the memory.
             vectors.resize((2 * len(vectors), embedder.dim), refcheck=False)
         vectors[count : count + len(some)] = some
         count += len(some)
@@ -120,25 +123,25 @@ def embed_stream(
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """Which rows stay, how that was found, and how many of the true near-duplicates were found."""
+    """The rows that stay, the method, and its recall."""
 
     stays: NDArray[np.bool_]
     method: str
     recall: float = 1.0
-    """Share of the near-duplicates in a sample of the rows that were dropped; 1.0 where the method is exact."""
+    """Share of the near-duplicates in a sample that were dropped; 1.0 for the exact method."""
     sampled: int = 0
-    """Near-duplicates in that sample."""
+    """Number of near-duplicates in that sample."""
 
 
 class _AllKept:
-    """The rows that stay so far; compares with every one of them."""
+    """The rows that stay so far, for exact comparison with all of them."""
 
     def __init__(self, count: int, dim: int) -> None:
         self._rows = np.empty((count, dim), dtype=np.float32)
         self._count = 0
 
     def closest(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The cosine of each row to the closest one that stays; an index may miss it and give a smaller one."""
+        """Return the cosine of each row to the closest row that stays, shape (rows,); -1 without one."""
         return nearest_similarity(block, self._rows[: self._count])
 
     def add(self, rows: NDArray[np.float32]) -> None:
@@ -147,19 +150,20 @@ class _AllKept:
 
 
 PROBED = 16
-"""Cells of the index that are searched for each row. On random rows, the hardest case, 8 find 99.95 % of the copies."""
+"""Cells of the index that are searched for each row. On random rows, the hardest case, 8 have a recall of 99.95 %."""
 MOST_CELLS = 2048
 TRAINED_ON = 40
-"""Rows per cell that the cells are fitted on; fewer make faiss warn."""
+"""Rows per cell that the cells are fitted on; below this number faiss prints a warning."""
 
 
 class _IndexedKept:
-    """Compares with the rows in the nearest cells of an inverted file (``faiss.IndexIVFFlat``), with true cosines.
+    """The rows that stay so far, in an inverted file (``faiss.IndexIVFFlat``). Cosines are exact, but a row in a cell
+    that is not searched is missed, and :meth:`closest` returns a smaller cosine.
 
-    Why faiss-cpu, tried on 2 cores with 384 dimensions: one abi3 wheel for each platform (19 MB, 66 MB installed), MIT, 20 s
-    for 100,000 rows, and the same cells and answers with any number of threads. usearch (Apache-2.0, 57 MB installed with
-    numkong) took 32 s for 20,000 rows at a lower recall, because its graph is built row by row, and depends on the order
-    of threads unless it has one. hnswlib has no wheels.
+    Reasons for faiss-cpu, measured on 2 cores with 384 dimensions: one abi3 wheel for each platform (19 MB, 66 MB
+    installed), MIT, 20 s for 100,000 rows, and equal results with any number of threads. usearch (Apache-2.0, 57 MB
+    installed with numkong) took 32 s for 20,000 rows at a lower recall, because its graph is built row by row, and
+    depends on the order of threads. hnswlib has no wheels.
     """
 
     def __init__(self, vectors: NDArray[np.float32]) -> None:
@@ -184,7 +188,7 @@ class _IndexedKept:
 
 
 def require_index() -> None:
-    """Raise :class:`MissingError` where the library of the index is not installed."""
+    """Raise :class:`MissingError` if the library of the index is not installed."""
     if find_spec("faiss") is None:
         raise MissingError(
             "near-duplicates among this many rows are found with an index, which needs the dedupe extra",
@@ -193,10 +197,11 @@ def require_index() -> None:
 
 
 def near_duplicates(vectors: NDArray[np.float32], threshold: float, exact_up_to: int) -> NearDuplicates:
-    """Which rows stay; exactly up to that many rows, else with an index whose recall is measured on a sample.
+    """Return the rows of ``vectors`` (unit rows, shape (n, dim)) that stay, so that no two are near-duplicates.
 
-    ``vectors``: unit rows, shape (n, dim). With an index no row is dropped that is not a near-duplicate, but some are
-    missed. The same rows always give the same result. Raises :class:`MissingError` where the index is not installed.
+    Up to ``exact_up_to`` rows, all pairs are compared. Above, an index misses some near-duplicates; its recall is
+    measured on a sample. The result is deterministic. Raises :class:`MissingError` if the index is needed and not
+    installed.
     """
     if len(vectors) <= exact_up_to:
         return NearDuplicates(first_of_each(vectors, threshold), "exact")
@@ -211,9 +216,9 @@ RECALL_ROWS = 2000
 
 
 def _recall(vectors: NDArray[np.float32], stays: NDArray[np.bool_], threshold: float) -> tuple[float, int]:
-    """(share of the near-duplicates in a sample that were dropped, their number).
+    """Return the share of the near-duplicates in a sample that were dropped, and the number of near-duplicates.
 
-    A row that stays was missed when an earlier one that stays is at least ``threshold`` close.
+    A row that stays is a missed near-duplicate if its cosine to an earlier row that stays is at least ``threshold``.
     """
     rows = np.sort(rng_for(0, "dedupe recall").choice(len(vectors), min(RECALL_ROWS, len(vectors)), replace=False))
     dropped = int((~stays[rows]).sum())
@@ -230,10 +235,10 @@ def _recall(vectors: NDArray[np.float32], stays: NDArray[np.bool_], threshold: f
 def first_of_each(
     vectors: NDArray[np.float32], threshold: float, kept: _AllKept | _IndexedKept | None = None
 ) -> NDArray[np.bool_]:
-    """Which rows stay when, in order, each row at least ``threshold`` close to one that stays is dropped.
+    """Return a mask of the rows that stay, shape (n,): in order, a row is dropped if its cosine to an earlier row that
+    stays is at least ``threshold``.
 
-    Exact without ``kept``: the same rows as comparing one by one. Rows are compared in blocks, so that a matrix product
-    does the work and the memory beyond the vectors is bounded.
+    Without ``kept`` the result is exact. Rows are compared in blocks, which bounds the additional memory.
     """
     count, dim = vectors.shape
     kept = kept or _AllKept(count, dim)
@@ -252,25 +257,25 @@ def first_of_each(
 
 
 def _drop_followers(close: NDArray[np.bool_], fresh: NDArray[np.bool_], alive: NDArray[np.intp]) -> None:
-    """Inside a block, in order: a row that stays drops the later ones close to it."""
+    """Drop rows within a block: in order, a row that stays drops the later rows close to it. Changes ``fresh``."""
     later = np.triu(close, k=1)
     for i in np.flatnonzero(later.any(axis=1)):
         if fresh[alive[i]]:
             fresh[alive[later[i]]] = False
 
 
-# --- the most different ----------------------------------------------------------------------------------------------
+# --- farthest-point sampling -----------------------------------------------------------------------------------------
 
 CANDIDATES = 256
 CHOSEN_TOGETHER = 25_000
-"""Rows among which the most different are looked for: the time grows with the square of this number, not of all rows."""
+"""Largest part in which farthest points are searched: the time grows with the square of this number."""
 
 
 def farthest_points(vectors: NDArray[np.float32], count: int) -> list[int]:
-    """``count`` rows that are the least similar to each other (farthest-point sampling by cosine).
+    """Return the indices of ``count`` rows with low similarity to each other (farthest-point sampling by cosine).
 
-    Up to ``CHOSEN_TOGETHER`` rows each is the least similar to those before it. More rows are dealt out to parts of at most
-    that size, row by row, and each part gives its share: those least similar to what was chosen so far.
+    Each row is the least similar to the earlier ones. More than ``CHOSEN_TOGETHER`` rows are divided into parts of at
+    most that size, and each part contributes an equal share.
     """
     parts = -(-len(vectors) // CHOSEN_TOGETHER)
     step = SlowStep(f"vibes: the most diverse of {len(vectors):,}", count)
@@ -283,11 +288,11 @@ def farthest_points(vectors: NDArray[np.float32], count: int) -> list[int]:
 
 
 def _farthest_of(vectors: NDArray[np.float32], before: NDArray[np.float32], count: int, step: SlowStep) -> list[int]:
-    """The farthest points of one part, with those of earlier parts ``before`` them.
+    """Return the farthest points of one part, given the points ``before`` of earlier parts.
 
-    Where there are none, the first is the row least similar to the mean of all. Exact: many are chosen between two passes over all rows,
-    because a row's similarity to the chosen ones only grows, so a candidate that beats every other row's old value
-    beats its new one.
+    Without earlier points, the first is the row least similar to the mean. The result is exact, although several points
+    are chosen in one pass over all rows: a row's similarity to the chosen points can only increase, so a candidate with
+    a lower value than the old value of every other row is also lower than their new values.
     """
     total = len(vectors)
     count = min(count, total)
@@ -318,7 +323,7 @@ def _farthest_of(vectors: NDArray[np.float32], before: NDArray[np.float32], coun
 def _choose_among(
     vectors: NDArray[np.float32], nearest: NDArray[np.float32], bound: float, most: int
 ) -> NDArray[np.intp]:
-    """Farthest points among candidates, as long as none outside can be farther."""
+    """Return up to ``most`` farthest candidates, until a row outside (with at least ``bound``) may be farther."""
     pairs = vectors @ vectors.T
     nearest = nearest.copy()
     chosen: list[int] = []
@@ -333,7 +338,7 @@ def _choose_among(
 
 
 def nearest_similarity(rows: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
-    """For each row the cosine of the closest other; -1 where there are no others."""
+    """Return the cosine of each row to the closest of the others, shape (rows,); -1 without others."""
     best = np.full(len(rows), -1.0, dtype=np.float32)
     for start in range(0, len(rows), BLOCK_ROWS):
         for at in range(0, len(others), CHUNK_ROWS):

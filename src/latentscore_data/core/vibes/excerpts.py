@@ -1,6 +1,6 @@
-"""From a text to its vibes, without a model: the sentences that say most about mood and scene, in five lengths.
+"""Extraction of vibes without a model: the sentences of a text with the most mood words, in five lengths.
 
-Everything in an answer is the text's own wording; nothing is made up.
+The result consists of words of the text.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from latentscore_data.core.vibes.schema import CharacterVibes, Ladder, TextVibes
 
 PAGE_MARK = re.compile(r"\(Page (\d+)\)")
 SCENE_WORDS = 160
-"""About how many words of a text make one scene."""
+"""Approximate number of words of a scene."""
 MOST_SCENES = 12
 MOST_CHARACTERS = 2
 LINE_WORDS = 28
-"""The longest line of an xl wording."""
+"""Longest line of an xl wording, in words."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class _Sentence:
 
     @cached_property
     def score(self) -> float:
-        """How much mood the sentence carries, with a malus for very short and very long ones."""
+        """Mood words per length, with a penalty for very short and very long sentences."""
         hits = sum(map(says_something, _words(self.text)))
         return hits / (6.0 + abs(self.words - 18) ** 0.8) if self.words >= 4 else 0.0
 
@@ -43,13 +43,13 @@ class _Sentence:
 def vibes_for(
     text: str, *, max_vibes: int = MOST_SCENES, scene_words: int = SCENE_WORDS, characters: bool = True
 ) -> TextVibes:
-    """The vibes of an English text, the strongest scene first.
+    """Return up to ``max_vibes`` vibes of an English text, the scene with the highest score first.
 
-    ``text`` may hold ``(Page k)`` marks; each vibe names the page it is from, 0 where there are none. A text without a
-    word has no vibes.
+    ``text`` may contain ``(Page k)`` marks; each vibe has the page of its scene, 0 without marks. A text without words
+    has no vibes.
     """
     sentences = _sentences(text)
-    scenes = sorted(_scenes(sentences, scene_words), key=lambda scene: (-_strength(scene), scene[0].at))
+    scenes = sorted(_scenes(sentences, scene_words), key=_rank)
     names = _names(sentences) if characters else []
     vibes: list[Vibe] = []
     for scene in scenes[:max_vibes]:
@@ -70,7 +70,7 @@ def vibes_for(
     return TextVibes(vibes=vibes)
 
 
-# --- cutting a text up -----------------------------------------------------------------------------------------------
+# --- sentences and scenes --------------------------------------------------------------------------------------------
 
 _ABBREVIATION = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|St|Prof|Capt|vs|etc|No|Vol|e\.g|i\.e)\.$")
 _END = re.compile(r"(?<=[.!?…])[\"'”’)]*\s+(?=[\"'“‘(]*[A-Z0-9])")
@@ -98,7 +98,7 @@ def _sentences(text: str) -> list[_Sentence]:
 
 
 def _scenes(sentences: list[_Sentence], scene_words: int) -> list[list[_Sentence]]:
-    """Runs of sentences of one page, of about ``scene_words`` words; a short rest joins the run before it."""
+    """Return runs of sentences of one page with about ``scene_words`` words; a short last run joins the one before."""
     scenes: list[list[_Sentence]] = []
     words = 0
     for sentence in sentences:
@@ -113,9 +113,9 @@ def _scenes(sentences: list[_Sentence], scene_words: int) -> list[list[_Sentence
     return scenes
 
 
-def _strength(scene: list[_Sentence]) -> float:
-    best = sorted((s.score for s in scene), reverse=True)[:3]
-    return sum(best) / 3
+def _rank(scene: list[_Sentence]) -> tuple[float, int]:
+    """Return the sort key of a scene: the scores of its three best sentences, then its place in the text."""
+    return -sum(sorted((s.score for s in scene), reverse=True)[:3]), scene[0].at
 
 
 # --- five lengths ----------------------------------------------------------------------------------------------------
@@ -127,9 +127,8 @@ def _ladder(scene: list[_Sentence], about: str | None = None) -> Ladder:
     top = clauses[0] if clauses else ranked[0].text
     xl = "\n".join(_in_text_order(scene, clauses[:3]) or [_cut(ranked[0].text, LINE_WORDS)])
     lg = " ".join(_cut(s.text, 45) for s in sorted(ranked[:2], key=lambda s: s.at))
-    if len(clauses) > 2 and _words(xl) == _words(
-        lg
-    ):  # the two best sentences have three clauses: the lines keep two of them
+    if len(clauses) > 2 and _words(xl) == _words(lg):
+        # The three clauses are all of the two best sentences: with two of them, xl and lg differ.
         xl = "\n".join(_in_text_order(scene, clauses[:2]))
     m = _cut(ranked[0].text, 30)
     sm = _densest(top if len(top.split()) >= 5 else ranked[0].text, 5, 9)
@@ -140,7 +139,7 @@ def _ladder(scene: list[_Sentence], about: str | None = None) -> Ladder:
 
 
 def _clauses(ranked: list[_Sentence]) -> list[str]:
-    """The parts of the best sentences that make a vivid line each, best first."""
+    """Return the clauses of the best sentences, each cut to one line, the one with the highest score first."""
     scored: list[tuple[float, int, str]] = []
     for order, sentence in enumerate(ranked[:6]):
         for part in re.split(r"(?<=[;:—–])\s*|(?<=[.!?])\s+", sentence.text):
@@ -157,7 +156,7 @@ def _in_text_order(scene: list[_Sentence], lines: list[str]) -> list[str]:
 
 
 def _cut(text: str, words: int) -> str:
-    """At most so many words, cut at a comma where there is one late enough."""
+    """Return the text with at most this many words, cut at the last comma if it is in the second half."""
     parts = text.split()
     if len(parts) <= words:
         return text
@@ -167,7 +166,8 @@ def _cut(text: str, words: int) -> str:
 
 
 def _densest(text: str, at_least: int, at_most: int) -> str:
-    """The run of words that carries most mood, without small words at its ends where that leaves enough."""
+    """Return the run of ``at_least`` to ``at_most`` words with the most mood words, if possible without function words
+    at its ends."""
     words = re.findall(r"[^\W_]+(?:[-'’][^\W_]+)*[,;]?", text)
     best, best_rank = words[:at_most], (-1.0, 0, 0)
     for length in range(min(at_least, len(words)), min(at_most, len(words)) + 1):
@@ -191,14 +191,14 @@ def _words(text: str) -> list[str]:
 
 
 def _tags(scene: list[_Sentence]) -> list[str]:
-    """Up to three poles that the scene leans to and the two words that say most often where it lies."""
+    """Return up to three poles of the scene's strongest axes, and its two most frequent mood words."""
     text = " ".join(sentence.text for sentence in scene)
     spoken = Counter(word for word in _words(text) if len(word) > 3 and says_something(word))
     words = [word for word, _ in sorted(spoken.items(), key=lambda item: (-item[1], item[0]))[:2]]
     return list(dict.fromkeys([*list(pole_words(read(text)))[:3], *words]))
 
 
-# --- who is in it ----------------------------------------------------------------------------------------------------
+# --- characters ------------------------------------------------------------------------------------------------------
 
 _CAPITALISED = """
     god lord sir madam mr captain chapter english french christian christmas yes aye ay oh nor upon after before while yet now here
@@ -209,7 +209,7 @@ _NOT_A_NAME = frozenset(_CAPITALISED.split())
 
 
 def _names(sentences: list[_Sentence]) -> list[str]:
-    """Capitalised words inside sentences that come at least twice, the most frequent first."""
+    """Return capitalized words that occur twice or more inside sentences, without places, the most frequent first."""
     counts: Counter[str] = Counter()
     small = {w for s in sentences for w in re.findall(r"\b[a-z]+\b", s.text)}
     places = Counter(

@@ -1,4 +1,4 @@
-"""Typing noise, so that a trained model forgives what people type. Seeded per row: other rows change nothing."""
+"""Typing noise, which makes a trained model robust to typing errors. Seeds depend on the row alone."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ _NEIGHBOURS = {
     for row, letters in enumerate(_ROWS)
     for column, letter in enumerate(letters)
 }
-"""The keys around each key."""
+"""The neighbouring keys of each key."""
 
 SLIP_EVERY = 20
-"""Characters for each slip; a text gets at least one."""
+"""Characters per typing error; a text gets at least one."""
 
 
 def noise_draw(row_id: str, settings: NoiseSettings) -> float:
-    """u in [0, 1); the row is noisy when it is below the rate."""
+    """Return a number in [0, 1) for the row, which gets noise if the number is below the rate."""
     return unit_hash(settings.seed, row_id, "noise")
 
 
 def with_noise(row: VibeRow, noisy: bool, settings: NoiseSettings) -> VibeRow:
-    """The row with ``vibe_noisy`` and ``tags_noisy`` set: changed in a noisy row, copies of the originals in others."""
+    """Return the row with ``vibe_noisy`` and ``tags_noisy``: with typing errors if ``noisy``, else the originals."""
     if not noisy:
         return row.model_copy(update={"vibe_noisy": row.vibe_original, "tags_noisy": list(row.tags_original)})
     rng = rng_for(settings.seed, row.row_id, "slips")
@@ -48,9 +48,9 @@ def with_noise(row: VibeRow, noisy: bool, settings: NoiseSettings) -> VibeRow:
 
 
 def mistyped(text: str, rng: np.random.Generator) -> str:
-    """The text with a few slips of the fingers: swapped, missing, doubled and neighbouring letters, lost capitals.
+    """Return the text with typing errors: swapped, missing, doubled and neighbouring letters, lost capitals.
 
-    A text with at least one letter always changes.
+    A text with a letter always changes.
     """
     letters = list(text)
     for _ in range(max(1, round(len(text) / SLIP_EVERY))):

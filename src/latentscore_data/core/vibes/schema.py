@@ -1,6 +1,6 @@
-"""What a model must answer about a text: which moods it holds, each in five lengths.
+"""The schema of a model's answer about a text: its moods, each in five lengths.
 
-Answers are tidied at the door (white space, over-long strings, the case of tags) and then trusted.
+Validation normalizes answers: white space, the length of strings, the case of tags.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TAG_MAX_WORDS = 3
 
 
 def _tidy(value: object) -> object:
-    """Runs of blanks become one; line breaks stay, because an ``xl`` wording is made of lines."""
+    """Replace runs of blanks by one. Line breaks are kept, because an ``xl`` wording consists of lines."""
     if not isinstance(value, str):
         return value
     lines = (re.sub(r"[^\S\n]+", " ", line).strip() for line in value.splitlines())
@@ -56,16 +56,19 @@ class Ladder(BaseModel):
     xs: Annotated[str, BeforeValidator(_tidy), Field(min_length=1), _text_schema("1 to 3 words")]
 
     def wordings(self) -> list[tuple[Level, str]]:
-        """(level, text) from longest to shortest; one pair, with the level of its length, where all five are the same."""
+        """Return (level, text) from longest to shortest; one pair, with the level of its length, if all are equal."""
         found: list[tuple[Level, str]] = [(level, getattr(self, level)) for level in LEVELS]
-        if len({text for _, text in found}) > 1:
-            return found
-        words = len(self.xl.split())
-        return [(next(level for level, fewest in _FEWEST_WORDS if words >= fewest), self.xl)]
+        return found if len({text for _, text in found}) > 1 else [(level_of(self.xl), self.xl)]
 
 
 _FEWEST_WORDS: tuple[tuple[Level, int], ...] = (("xl", 46), ("lg", 26), ("m", 11), ("sm", 4), ("xs", 0))
-"""From how many words on a text has the length of a level, as far as what a model is asked for tells."""
+"""The smallest number of words of each level, after the lengths that a model is asked for."""
+
+
+def level_of(text: str) -> Level:
+    """Return the level that a text of this length has."""
+    words = len(text.split())
+    return next(level for level, fewest in _FEWEST_WORDS if words >= fewest)
 
 
 class CharacterVibes(BaseModel):
@@ -101,7 +104,8 @@ class TextVibes(BaseModel):
     vibes: list[Vibe]
 
 
-# For texts whose characters nobody keeps: they would cost tokens. The docstrings are part of what a model is sent.
+# The schema without characters, which saves tokens where they are not kept. Docstrings are part of the schema that a
+# model gets, and so of the cache keys.
 
 
 class SceneVibe(Vibe):
@@ -119,12 +123,12 @@ class TextScenes(BaseModel):
 
 
 def answer_type(characters: bool) -> type[TextVibes] | type[TextScenes]:
-    """What a model is asked for about a text."""
+    """Return the type of a model's answer about a text."""
     return TextVibes if characters else TextScenes
 
 
 @cache
 def vibe_schema_hash(characters: bool = True) -> str:
-    """SHA-256 of the JSON schema of the answer, in canonical form."""
+    """Return the SHA-256 of the answer's JSON schema in canonical form."""
     canonical = json.dumps(answer_type(characters).model_json_schema(), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Who goes to train, validation, GRPO and test; and how near the test rows are to what is trained on."""
+"""Splits (train, validation, GRPO, test), and the leakage between test rows and training rows."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LEAKAGE_ROWS = 2000
-"""Most TEST rows the leakage report looks at; more would only cost time."""
+"""Largest number of TEST rows in the leakage report."""
 
 
 @dataclass(frozen=True)
 class Draw:
-    """Each unit's split, and the units that were put into a split only because it would have been empty."""
+    """The split of each unit, and the units that are in a split only because it would have been empty."""
 
     splits: dict[str, Split]
     filled: dict[str, Split]
@@ -34,11 +34,11 @@ def draw_splits(
     settings: SplitsSettings,
     filled: Mapping[str, Split] | None = None,
 ) -> Draw:
-    """A split for each unit (a source, or a row with ``split_by = "row"``), whose mean vectors are given.
+    """Draw a split for each unit: a source, or a row with ``split_by = "row"``. ``vectors`` has one row per unit.
 
-    TEST and SFT-Val are drawn by a hash of seed and name alone, so adding units moves none of theirs. GRPO takes the most
-    different of the others (farthest-point sampling), SFT-Train the rest. A split that would be empty takes the unit with
-    the smallest hash; ``filled`` holds those of an earlier draw, which stay where they were.
+    TEST and SFT-Val depend only on a hash of seed and name, so adding units moves no unit out of them. GRPO gets the
+    most different of the other units (farthest-point sampling), SFT-Train the rest. A split that would be empty gets
+    the unit with the smallest hash. ``filled`` are these units of an earlier draw, which keep their split.
     """
     hashes = {unit: unit_hash(settings.seed, unit, "split") for unit in units}
     splits: dict[str, Split] = {}
@@ -50,14 +50,14 @@ def draw_splits(
     still_filled: dict[str, Split] = {unit: split for unit, split in (filled or {}).items() if unit in hashes}
     splits.update(still_filled)
     if len(units) > 1 and len(splits) == len(units) and not still_filled:
-        # Every hash fell to TEST or SFT-Val: one unit goes to training all the same.
+        # All units are in TEST or SFT-Val: one is moved to training.
         largest = max(units, key=lambda unit: (hashes[unit], unit))
         del splits[largest]
         still_filled[largest] = splits[largest] = "SFT-Train"
     shares: tuple[tuple[Split, float], ...] = (("TEST", settings.test), ("SFT-Val", settings.val))
     for split, share in shares:
         free = [unit for unit in units if unit not in splits]
-        # One unit is left for training, unless there is only this one.
+        # One unit is left for training, unless there is only one.
         if share > 0 and split not in splits.values() and free and (len(free) > 1 or len(units) == 1):
             taken = min(free, key=lambda unit: (hashes[unit], unit))
             splits[taken] = still_filled[taken] = split
@@ -71,9 +71,9 @@ def draw_splits(
 
 
 def mean_vectors(vectors: NDArray[np.float32], groups: NDArray[np.intp], count: int) -> NDArray[np.float32]:
-    """Unit vectors of the means: row i of the result belongs to group i of ``count``."""
+    """Return the normalized mean vector of each group, shape (count, dim). ``groups`` has the group of each row."""
     sums = np.zeros((count, vectors.shape[1]), dtype=np.float32)
-    # Row by row in blocks: np.add.at on all rows at once would copy them.
+    # In blocks: np.add.at on all rows would copy them.
     for start in range(0, len(vectors), 4096):
         np.add.at(sums, groups[start : start + 4096], vectors[start : start + 4096])
     norms = np.linalg.norm(sums, axis=1, keepdims=True)
@@ -83,7 +83,7 @@ def mean_vectors(vectors: NDArray[np.float32], groups: NDArray[np.intp], count: 
 
 @dataclass(frozen=True)
 class Leakage:
-    """How near TEST is to SFT-Train and GRPO: the cosine of each TEST row to its nearest training row."""
+    """The similarity of TEST to SFT-Train and GRPO: the cosines of TEST rows to their nearest training rows."""
 
     test_rows: int
     measured: int
@@ -91,7 +91,7 @@ class Leakage:
     highest: float | None
     share_above_threshold: float | None
     share_same_source: float | None
-    """TEST rows whose source also has rows that are trained on."""
+    """Share of TEST rows whose source also has training rows."""
 
 
 def leakage(
@@ -101,7 +101,7 @@ def leakage(
     threshold: float,
     seed: int,
 ) -> Leakage:
-    """The report for rows with these vectors, splits and sources."""
+    """Measure the leakage of rows with these unit vectors (n, dim), splits (n,) and source numbers (n,)."""
     test = np.flatnonzero(splits == "TEST")
     train = np.flatnonzero((splits == "SFT-Train") | (splits == "GRPO"))
     total = len(test)

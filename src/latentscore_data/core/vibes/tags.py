@@ -1,4 +1,4 @@
-"""What a vibe's text holds that somebody who publishes it should look at: tags, not deletions."""
+"""Tags for texts of vibes that need a review before they are published."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import unicodedata
 from latentscore.meaning.sentence import is_foreign
 
 LONGEST_WORDS = 120
-"""A vibe has five lengths; the longest asked for is two or three sentences."""
+"""Longer vibes get the tag ``long``, in words. Models are asked for two or three sentences at most."""
 
 _MOJIBAKE = re.compile("[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac|\u00ef\u00bb\u00bf|\ufffd")
-"""UTF-8 that was read as Latin-1 or Windows-1252, and the sign that stands for bytes that could not be read."""
+"""UTF-8 that was decoded as Latin-1 or Windows-1252, and the replacement character of undecodable bytes."""
 _EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 _LINK = re.compile(r"\b(?:https?://|www\.)\S+", re.I)
 _PHONE = re.compile(r"(?<![\w.])(?:\+|\(?0|\(?\d{3}\)?[ -])[\d ()/.-]{6,}\d(?!\w)")
@@ -20,7 +20,7 @@ TAGS = ("empty", "long", "language", "encoding", "email", "phone", "link")
 
 
 def tags_of(text: str) -> list[str]:
-    """The tags of a text, in the order of :data:`TAGS`."""
+    """Return the tags of a text, in the order of :data:`TAGS`."""
     found = {
         "empty": not any(letter.isalnum() for letter in text),
         "long": len(text.split()) > LONGEST_WORDS,

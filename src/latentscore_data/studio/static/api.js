@@ -1,4 +1,4 @@
-// Calls to the server. The token comes once behind # of the printed address and is then kept for this address only.
+// Calls to the server. The token is in the fragment of the printed address; then it is stored for this origin.
 
 const KEY = "lsdata-studio-token";
 const given = new URLSearchParams(location.hash.slice(1)).get("token");
@@ -7,7 +7,7 @@ if (given) {
   history.replaceState(null, "", location.pathname);
 }
 
-export class Refused extends Error {
+class Refused extends Error {
   constructor(status, error, remedy) {
     super(error);
     this.status = status;

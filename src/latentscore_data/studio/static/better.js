@@ -1,11 +1,11 @@
-// The button Better: a search on the server, a batch at a time; each new best is handed over and plays.
+// The button Better: runs a search on the server batch by batch; each new best plays.
 
 import { post } from "./api.js";
 import { button, h, icon, toast } from "./dom.js";
 
 const RENDERS = 64;
 
-// `start()` returns {vibe, payload, locked}, or null where there is nothing to improve; `found(payload, score)` takes over a new best.
+// `start()` returns {vibe, payload, locked}, or null without a piece; `found(payload, score, vibe)` is called for each new best.
 export function betterButton(start, found) {
   let running = null;
   const bar = h("progress", { max: String(RENDERS), value: "0", "aria-label": "Search for something better", hidden: true });

@@ -1,10 +1,10 @@
-// The view Data: the rows of the workspace, one of them in full, and the runs and reports beside them.
+// The view Data: the rows of the workspace, one row in full, and runs and reports.
 
 import { get, post } from "./api.js";
 import { $, button, dialog, h, icon, svg, toast, words } from "./dom.js";
 import * as engine from "./engine.js";
 import * as play from "./play.js";
-import { finite, piece, WEIGHTS } from "./piece.js";
+import { finite, piece } from "./piece.js";
 
 const ROW = 78, PAGE = 60;
 let setup = null, wanted = {}, total = 0, pages = new Map(), loading = new Set(), at = 0, open = null, query = 0, playingFrom = null;
@@ -61,7 +61,7 @@ function drawFilters(facets) {
   }
 }
 
-// True and False as Python writes them: the server compares texts.
+// Labels in Python's spelling (True, False), because the server compares texts.
 const pythonText = (label) => (label === true ? "True" : label === false ? "False" : String(label));
 
 const choice = (label, options) => h("select", { "aria-label": label, onchange: search }, h("option", { value: "" }, label), options.map(([value, text]) => h("option", { value }, text)));
@@ -99,7 +99,7 @@ async function need(page) {
 
 const rowAt = (i) => pages.get(Math.floor(i / PAGE))?.[i % PAGE];
 
-// Only the rows that can be seen are in the document.
+// Add only the visible rows to the document.
 function fill() {
   const first = Math.max(0, Math.floor(scroller.scrollTop / ROW) - 4), last = Math.min(total, Math.ceil((scroller.scrollTop + scroller.clientHeight) / ROW) + 4);
   for (let page = Math.floor(first / PAGE); page <= Math.floor(Math.max(last - 1, 0) / PAGE); page += 1) {
@@ -181,8 +181,6 @@ function attemptBox(one) {
     h("p", { class: "small soft mono" }, one.key), h("pre", null, one.answer)];
 }
 
-const palette = (colors) => h("span", { class: "strip" }, colors.map((c) => h("i", { title: c.hex, style: { background: c.hex, "flex-grow": String(1 + WEIGHTS.indexOf(c.weight)) } })));
-
 function candidate(row, one, i) {
   const best = i === row.best, c = one.payload.config;
   const playing = playingFrom === `${row.id}\n${i}` && engine.player.playing;
@@ -191,7 +189,7 @@ function candidate(row, one, i) {
     h("div", { class: "who" }, h("span", { class: "name" }, one.payload.title), h("span", { class: "sum" }, `${Math.round(setup.bpm[c.tempo])} bpm · ${c.root.toUpperCase()} ${c.mode} · ${words(c.pad)} · ${words(c.melody)}`)),
     h("span", { class: "points", title: Object.entries(one.all_scores).map(([n, s]) => `${n} ${s}`).join(", ") }, one.score === null ? "–" : one.score.toFixed(2), best ? h("span", { class: "soft small" }, " best") : null,
       one.people ? h("span", { class: "peoplesay", title: `people: ${one.people.in_words}` }, `people ${signed(one.people.strength)}`) : null),
-    h("div", { class: "three" }, one.payload.palettes.map((p) => palette(p.colors))),
+    h("div", { class: "three" }, one.payload.palettes.map(play.strip)),
     h("p", { class: "small soft thinking" }, one.payload.thinking),
     h("div", { class: "row" },
       button("Change it in Play", { class: "link", onclick: () => { hear(i); play.showView("play"); } }),
@@ -245,7 +243,7 @@ async function drawPlaces() {
   placesBox.replaceChildren(...(cards.length ? [h("h2", null, people?.answers ? "Answers, runs and reports" : "Runs and reports"), h("div", { class: "placegrid" }, cards)] : []));
 }
 
-// Strengths of the sources on one axis: a dot, and a line for the 95 % interval.
+// The strengths of the sources on one axis: a dot, and a line for the 95 % interval.
 function peopleCard(people) {
   const percent = (x) => `${Math.round(x * 100)} %`;
   const ends = people.sources.flatMap((s) => [s.low ?? s.strength, s.high ?? s.strength, 0]), [low, high] = [Math.min(...ends), Math.max(...ends)];
@@ -271,7 +269,7 @@ function runCard(run) {
 
 const figure = (value, sign = false) => (typeof value !== "number" ? "–" : sign ? signed(value) : value.toFixed(3));
 
-// The rounds of `lsdata improve`: one line each, the best marked.
+// The rounds of `lsdata improve`, one line each; the best one is marked.
 function roundsCard(one) {
   const heads = ["Round", one.judge, one.guide, "against round 0", "entropy", "learned from"];
   const interval = (line) => (typeof line.low === "number" && typeof line.high === "number" ? ` [${signed(line.low)}, ${signed(line.high)}]` : "");
@@ -298,14 +296,12 @@ function pageCard(page) {
   return h("div", { class: "card place" }, h("h3", null, page.name), h("p", { class: "small soft" }, [page.kind, page.title, page.scorer].filter(Boolean).join(" · ")),
     page.sources ? h("ul", { class: "means" }, page.sources.slice(0, 6).map((s) => h("li", null, h("span", null, s.label), h("b", null, s.mean === null ? "–" : s.mean.toFixed(3))))) : null,
     button("Open", { onclick: async () => {
-      // The tab must be opened by the click itself; its address comes a moment later.
-      const tab = open_("about:blank");
+      // The tab must be opened during the click; its address is set when the server has answered.
+      const tab = window.open("about:blank", "_blank");
       const answer = await play.attempt(() => post("/api/open", { id: page.id }));
       if (answer && tab) tab.location = answer.address; else tab?.close();
     } }));
 }
-
-const open_ = (address) => window.open(address, "_blank");
 
 // ---- keys -------------------------------------------------------------------------------------------------------------------
 

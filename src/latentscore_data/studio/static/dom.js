@@ -1,4 +1,4 @@
-// Elements without markup: text given to h() stays text, whatever it holds.
+// Helpers for DOM elements. They insert text as text, never as markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -70,7 +70,7 @@ export function dialog(title, ...content) {
   return box;
 }
 
-// One tooltip for all: shown on hover, on focus, and on a tap.
+// The tooltip, one for all elements: shown on hover, focus and tap.
 export function explained(node, text) {
   const tip = $("tip");
   const show = () => {

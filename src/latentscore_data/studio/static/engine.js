@@ -1,4 +1,4 @@
-// The player: one piece sounds at a time; another takes over at the next bar line or at the same second, without a gap.
+// The player: plays one piece at a time, and switches to another at the next bar line or at the same second, without a gap.
 
 import { bytes, isHere, post } from "./api.js";
 
@@ -12,11 +12,11 @@ let context = null, master = null, analyser = null, current = null, timer = 0;
 export const player = {
   playing: false,
   loop: true,
-  // Told when playing begins, ends or turns to another sound.
+  // Called when playback starts, stops or changes to another sound.
   onchange: () => {},
-  // Told when an endless piece breaks off.
+  // Called with the error when an endless piece stops.
   onfail: () => {},
-  // Asked near the end of a piece; true when another one has taken over.
+  // Called near the end of a piece; returns true if another one has started.
   onending: () => false,
 };
 
@@ -28,12 +28,12 @@ function open() {
   analyser.fftSize = 2048;
   analyser.smoothingTimeConstant = 0.82;
   master.connect(analyser).connect(context.destination);
-  // A laptop that was closed, or another program, may have suspended the sound.
+  // The browser suspends the context when a laptop is closed, or for another program.
   document.addEventListener("visibilitychange", () => { if (!document.hidden && player.playing && context.state !== "running") context.resume(); });
   return context;
 }
 
-// Call from a click or a key: browsers start sound only then.
+// Call this in the handler of a click or a key: browsers start sound only there.
 export function wake() {
   open();
   if (context.state === "suspended") context.resume();
@@ -41,18 +41,17 @@ export function wake() {
 
 const keyOf = (piece) => JSON.stringify([piece.config, piece.seed, piece.seconds]);
 
+async function fetchSound({ config, seed, seconds }, signal, excerpt = {}) {
+  const format = isHere ? "pcm" : "flac-16";
+  return context.decodeAudioData(await bytes("/api/sound", { config, seed, seconds, format, ...excerpt }, signal));
+}
+
+// The decoded sound of a piece, from the cache of the last ones or from the server.
 export async function load(piece, signal) {
   open();
   const key = keyOf(piece);
-  if (decoded.has(key)) {
-    const known = decoded.get(key);
-    decoded.delete(key);
-    decoded.set(key, known);
-    return known;
-  }
-  const { config, seed, seconds } = piece;
-  const data = await bytes("/api/sound", { config, seed, seconds, format: isHere ? "pcm" : "flac-16" }, signal);
-  const buffer = await context.decodeAudioData(data);
+  const buffer = decoded.get(key) || (await fetchSound(piece, signal));
+  decoded.delete(key);
   decoded.set(key, buffer);
   while (decoded.size > KEPT) decoded.delete(decoded.keys().next().value);
   return buffer;
@@ -60,29 +59,26 @@ export async function load(piece, signal) {
 
 const EXCERPT = 10;
 
-// A few seconds of a piece around the next bar line, in a buffer as long as the piece: what a change sounds like until the
-// whole piece is rendered. Null where the piece is known already, is not playing, or is about to end.
+// A few seconds of a piece from the next bar line on, in a buffer as long as the piece. It plays after a change until the
+// whole piece is rendered. Null if the piece is in the cache, if nothing plays, or if the end is near.
 export async function loadExcerpt(piece, bpm, signal) {
   if (!current || !player.playing || flow || decoded.has(keyOf(piece))) return null;
   const begin = Math.max(nextLine().line * barSeconds(bpm) - FADE, 0);
   if (begin + EXCERPT > piece.seconds - 3) return null;
-  const { config, seed, seconds } = piece;
-  const length = EXCERPT + Math.min(barSeconds(bpm), 6);
-  const data = await bytes("/api/sound", { config, seed, seconds, begin, length, format: isHere ? "pcm" : "flac-16" }, signal);
-  const part = await context.decodeAudioData(data);
-  const whole = context.createBuffer(2, Math.round(seconds * context.sampleRate), context.sampleRate);
+  const part = await fetchSound(piece, signal, { begin, length: EXCERPT + Math.min(barSeconds(bpm), 6) });
+  const whole = context.createBuffer(2, Math.round(piece.seconds * context.sampleRate), context.sampleRate);
   for (const side of [0, 1]) whole.copyToChannel(part.getChannelData(side), side, Math.round(begin * context.sampleRate));
   return whole;
 }
 
-// ---- music without an end: blocks from the server, one after the other -------------------------------------------------
+// ---- endless music: blocks from the server --------------------------------------------------------------------------
 
 const BLOCK = 0.5, AHEAD = 1.4, MOST_FAILURES = 30;
 let flow = null;
 
 export const isEndless = () => flow !== null;
 
-// Begin an endless piece; blocks are fetched a little ahead of what sounds.
+// Start an endless piece. Blocks are fetched AHEAD seconds before they play.
 export async function startFlow(config, seed, bpm) {
   open();
   const { stream } = await post("/api/stream", { config, seed });
@@ -95,7 +91,7 @@ export async function startFlow(config, seed, bpm) {
   player.onchange();
 }
 
-// Another config for what flows, from a bar line of the server's on; false where nothing with this seed flows.
+// Change the config of the endless piece at its next bar line; false if no endless piece with this seed plays.
 export async function changeFlow(config, seed, bpm) {
   if (!flow || flow.seed !== seed) return false;
   const mine = flow;
@@ -109,7 +105,7 @@ export async function changeFlow(config, seed, bpm) {
   return true;
 }
 
-// The server keeps a few streams: one that others have replaced, or that a restart has ended, begins anew.
+// Start a new stream: the server drops old streams, and all of them when it restarts.
 async function reopen(mine) {
   const { config, seed } = mine;
   mine.stream = (await post("/api/stream", { config, seed })).stream;
@@ -117,7 +113,7 @@ async function reopen(mine) {
 
 const later = (ms) => new Promise((done) => setTimeout(done, ms));
 
-// After a failed block: wait a little longer each time (a laptop that was closed, a network that is away), then go on.
+// After a failed block: wait longer each time (a closed laptop, a network error), then try again.
 async function recover(mine, error) {
   mine.failures += 1;
   if (mine.failures > MOST_FAILURES || error.status === 401) throw error;
@@ -156,7 +152,7 @@ async function pump(mine) {
   }
 }
 
-export const barSeconds = (bpm) => 240 / bpm;
+const barSeconds = (bpm) => 240 / bpm;
 
 export function position() {
   if (flow) return player.playing ? context.currentTime - flow.zero : flow.rest;
@@ -167,7 +163,7 @@ export function position() {
 
 export const duration = () => (flow ? Infinity : current ? current.buffer.duration : 0);
 
-// Everything that sounds or is about to: at a change two overlap.
+// All sources that play or are scheduled: two of them overlap at a change.
 const voices = new Set();
 
 function start(buffer, when, offset, fade) {
@@ -222,7 +218,7 @@ function watch() {
   }, 60);
 }
 
-// From the beginning, or from a second of it; what sounds before fades out.
+// Play a buffer from the second `at`; the sound before it fades out.
 export function play(buffer, bpm, { at = 0, fade = FADE } = {}) {
   open();
   flow = null;
@@ -234,7 +230,7 @@ export function play(buffer, bpm, { at = 0, fade = FADE } = {}) {
   player.onchange();
 }
 
-// The bar line at which a change can begin, by number and time. A change that waits for its bar line is replaced by the newer one.
+// The next bar line at which a change can start: its number and time. A newer change replaces one that is still scheduled.
 function nextLine() {
   const soon = context.currentTime + 0.05, bar = barSeconds(current.bpm);
   if (current.line && current.at > soon) return { line: current.line, when: current.at };
@@ -242,10 +238,10 @@ function nextLine() {
   return { line, when: current.zero + line * bar - FADE / 2 };
 }
 
-// Seconds until the newest change is heard: it waits for its bar line.
+// Seconds until the scheduled change starts at its bar line.
 export const heardIn = () => (current?.at ? Math.max(current.at - context.currentTime, 0) : 0);
 
-// The same piece with another config: from the next bar line on, at the same bar of the new one. Returns the seconds until then.
+// Switch to the buffer of a changed config at the next bar line, at the same bar. Returns the seconds until then.
 export function changeAtBar(buffer, bpm) {
   if (!current || !player.playing) {
     const bar = current ? current.offset / barSeconds(current.bpm) : 0;
@@ -262,7 +258,7 @@ export function changeAtBar(buffer, bpm) {
   return when - context.currentTime;
 }
 
-// The whole piece in the place of its excerpt, at the same second.
+// Replace an excerpt by the whole piece, at the same second.
 export function complete(buffer) {
   if (!current) return;
   if (!player.playing) { current.buffer = buffer; return player.onchange(); }
@@ -295,7 +291,7 @@ export function resume() {
   play(buffer, bpm, { at: offset >= buffer.duration - 0.2 ? 0 : offset });
 }
 
-// Stop, and hold nothing that could be resumed.
+// Stop, without a position to resume at.
 export function forget() {
   if (player.playing) pause();
   flow = current = null;
@@ -321,7 +317,7 @@ export function fadeOut(seconds) {
 const spectrum = new Uint8Array(1024), samples = new Float32Array(2048);
 const EDGES = [0, 5, 14, 40, 110, 320];
 
-// Five bands from low to high and the level, each 0 to 1.
+// The level of five frequency bands from low to high, and of the whole sound, each from 0 to 1.
 export function hear() {
   if (!analyser || !player.playing) return { bands: [0, 0, 0, 0, 0], level: 0 };
   analyser.getByteFrequencyData(spectrum);
@@ -336,7 +332,7 @@ export function hear() {
   return { bands, level: Math.min(Math.sqrt(sum / samples.length) * 3.2, 1) };
 }
 
-// Bars for a picture of the sound: the loudest sample of each stretch, on a square-root scale.
+// The heights of a waveform's bars: the peak of each part, on a square-root scale.
 export function peaks(buffer, bars) {
   const left = buffer.getChannelData(0), step = left.length / bars;
   return Array.from({ length: bars }, (_, i) => {

@@ -1,4 +1,4 @@
-// Start: the setup from the server, the views behind their tabs, the keys.
+// Start of the page: the setup from the server, the views and their tabs, the keys.
 
 import { get } from "./api.js";
 import { $, dialog, h } from "./dom.js";
@@ -42,8 +42,10 @@ function pressed(event) {
 
 function show(name) {
   shown = name;
-  for (const tab of $("tabs").children) tab.toggleAttribute("aria-current", tab.dataset.view === name);
-  for (const tab of $("tabs").children) if (tab.dataset.view === name) tab.setAttribute("aria-current", "page");
+  for (const tab of $("tabs").children) {
+    if (tab.dataset.view === name) tab.setAttribute("aria-current", "page");
+    else tab.removeAttribute("aria-current");
+  }
   $("data-view").hidden = name !== "data";
   play.setShown(name === "play");
   sessionStorage.setItem("lsdata-studio-view", name);

@@ -1,8 +1,8 @@
-// The piece on the page, its history, and its text form behind # of the address: a link is a piece.
+// The piece on the page, its history, and its encoding in the fragment of the address, so that a link contains the piece.
 
 export const WEIGHTS = ["xs", "sm", "md", "lg", "xl", "xxl"];
 export const LENGTHS = [30, 60, 120, 300, 0];
-// What is saved of an endless piece.
+// The length of a piece in seconds; an endless one is saved with two minutes.
 export const finite = (seconds) => seconds || 120;
 
 let fields = {};
@@ -14,7 +14,7 @@ export function knowFields(known) { fields = known; }
 
 const copy = () => structuredClone(piece);
 
-// Remember the piece as it is, before a change.
+// Add the piece to the history. Call this before a change.
 export function remember() {
   if (!piece.config) return;
   past.push(copy());
@@ -39,10 +39,10 @@ export function redo() {
   return true;
 }
 
-// A config as one letter or digit per field, in the order of the table.
-export const packConfig = (config) => Object.entries(fields).map(([name, spec]) => spec.labels.indexOf(config[name]).toString(36)).join("");
+// A config as one character per field: the index of its label in base 36.
+const packConfig = (config) => Object.entries(fields).map(([name, spec]) => spec.labels.indexOf(config[name]).toString(36)).join("");
 
-export function unpackConfig(text) {
+function unpackConfig(text) {
   const names = Object.keys(fields);
   if (text.length !== names.length) return null;
   const config = {};
@@ -68,7 +68,7 @@ export function toHash() {
   return `#${parts}`;
 }
 
-// The piece that an address holds, or null where it holds none that is whole.
+// The piece in an address, or null if there is no complete one.
 export function fromHash(hash) {
   const parts = new URLSearchParams(hash.slice(1));
   const config = unpackConfig(parts.get("c") || ""), palettes = unpackPalettes(parts.get("p") || "");

@@ -1,4 +1,4 @@
-// The view Play: a vibe in, candidates out, one piece with its picture, and every field of its config as a control.
+// The view Play: the vibe, its candidates, one piece with its picture, and a control for each field of its config.
 
 import { post, save, saveBlob } from "./api.js";
 import { betterButton } from "./better.js";
@@ -23,7 +23,7 @@ export function build(known) {
   state.knowFields(setup.fields);
   view.append(askBar(), stage(), fieldsSection());
   engine.player.onchange = () => { showTransport(); if (engine.player.playing) tabs.postMessage("playing"); };
-  // One tab sounds at a time.
+  // Only one tab plays at a time.
   tabs.onmessage = () => { if (engine.player.playing) { engine.pause(); toast("Another tab plays now."); } };
   engine.player.onfail = (error) => toast(`${error.message} ${error.remedy || ""}`, "bad");
   $("deck").replaceChildren(deckPlay, h("div", { class: "now" }, deckTitle, deckSeek), deckTime);
@@ -68,8 +68,8 @@ function grow() {
 
 const newSeed = () => crypto.getRandomValues(new Uint32Array(1))[0] % 100_000;
 
-// Ask the chosen model; the best candidate plays as soon as it is rendered.
-export async function ask(more = {}) {
+// Ask the selected model for candidates; the best one plays as soon as it is rendered.
+async function ask(more = {}) {
   const vibe = vibeBox.value.trim();
   if (!vibe) { vibeBox.focus(); return; }
   engine.wake();
@@ -152,7 +152,7 @@ export function moreLikeThis() {
 
 const improvable = () => (piece.config && piece.vibe ? { vibe: piece.vibe, payload: state.payload(), locked: [...locked] } : null);
 
-// A new best of the search takes over at the same second, and can be undone.
+// Switch to a new best of the search, at the same second. Undo goes back.
 function improve(payload, score, vibe) {
   if (piece.vibe !== vibe) return;
   state.remember();
@@ -164,7 +164,7 @@ function improve(payload, score, vibe) {
 
 const list = h("ol", { class: "candidates", "aria-label": "Candidates, the best first" });
 
-// Candidates of the offline model share a title; then the two style fields that differ most tell them apart.
+// Candidates of the offline model have the same title; then their names are the two style fields that differ most.
 const NAMED = ["melody", "pad", "rhythm", "texture", "accent", "bass"];
 
 function nameOf(one) {
@@ -194,9 +194,9 @@ function showCandidates() {
 const layer = (name, style) => (style === "none" ? `no ${name}` : words(style));
 const summary = (c) => `${Math.round(setup.bpm[c.tempo])} bpm · ${c.root.toUpperCase()} ${c.mode} · ${layer("rhythm", c.rhythm)} · ${layer("texture", c.texture)}`;
 
-const strip = (palette) => h("span", { class: "strip", "aria-hidden": "true" }, palette.colors.map((c) => h("i", { style: { background: c.hex, "flex-grow": String(1 + state.WEIGHTS.indexOf(c.weight)) } })));
+export const strip = (palette) => h("span", { class: "strip", "aria-hidden": "true" }, palette.colors.map((c) => h("i", { title: c.hex, style: { background: c.hex, "flex-grow": String(1 + state.WEIGHTS.indexOf(c.weight)) } })));
 
-// Play a candidate; one that follows another takes over at the same second, which compares them fairly: all are equally loud.
+// Play a candidate. After another one, it starts at the same second, for comparison; all have the same loudness.
 export async function choose(i, { fresh = false } = {}) {
   const one = candidates[i];
   if (!one) return;
@@ -227,8 +227,8 @@ function markChosen() {
 
 // ---- the piece --------------------------------------------------------------------------------------------------------
 
-// Take over a whole piece: from a candidate, from the address, from history or from a playlist.
-export function adopt(other) {
+// Show a complete piece: from a candidate, the address, the history or a playlist.
+function adopt(other) {
   Object.assign(piece, other);
   if (other.locked) { locked.clear(); for (const name of other.locked) locked.add(name); }
   delete piece.locked;
@@ -256,14 +256,14 @@ function show() {
   showHistory();
 }
 
-// The page takes the most colourful tone of the palette as its accent.
+// Use the palette's colour with the highest chroma as the accent of the page.
 function tint(colors) {
   const chroma = (hex) => { const [r, g, b] = [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16)); return Math.max(r, g, b) - Math.min(r, g, b); };
   const hue = [...colors].sort((a, b) => chroma(b.hex) - chroma(a.hex))[0].hex;
   document.documentElement.style.setProperty("--hue", chroma(hue) > 14 ? hue : "#5b7fa6");
 }
 
-// Load the piece and let it sound: from the start or from a second of it, or (after a change) from the next bar line on.
+// Load and play the piece: from the second `at` with `begin`, else (after a change) from the next bar line on.
 export async function listen(begin, at = 0, fade = undefined) {
   if (changing) changing.abort();
   changing = new AbortController();
@@ -271,7 +271,7 @@ export async function listen(begin, at = 0, fade = undefined) {
   view.classList.add("loading");
   if (!piece.seconds) return flowOn(begin, mine, wanted);
   const bpm = setup.bpm[wanted.config.tempo];
-  // A change is heard from an excerpt first; the whole piece follows in its place.
+  // A change plays as an excerpt first, which the whole piece then replaces.
   const excerpt = begin ? null : await attempt(() => engine.loadExcerpt(wanted, bpm, mine.signal));
   if (mine !== changing) return;
   if (excerpt) engine.changeAtBar(excerpt, bpm);
@@ -287,7 +287,7 @@ export async function listen(begin, at = 0, fade = undefined) {
   if (here && begin) here.node.querySelector(".wave").replaceChildren(waveform(buffer, 40));
 }
 
-// An endless piece: a change reaches what flows, anything else begins anew.
+// An endless piece: change the stream that plays, or start a new one.
 async function flowOn(begin, mine, { config, seed }) {
   waveBox.replaceChildren();
   const bpm = setup.bpm[config.tempo];
@@ -296,7 +296,7 @@ async function flowOn(begin, mine, { config, seed }) {
   return done;
 }
 
-// Another length: a piece with an end goes on at the same second; an endless one begins anew, and so does a piece after it.
+// Apply another length: a finite piece continues at the same second; to and from an endless one, playback starts again.
 function relength() {
   if (!piece.config) return;
   const was = engine.player.playing, endless = engine.isEndless();
@@ -307,14 +307,14 @@ function relength() {
 
 let changeTimer = 0, changedAt = 0;
 
-// A field was changed: show it now, hear it at the next bar line.
+// Apply a changed field: show it now, play it from the next bar line on.
 function changed() {
   if (!piece.config) return;
   piece.score = null;
   whyShown = null;
   show();
   clearTimeout(changeTimer);
-  // One change is rendered at once; of many in a row (a slider that is dragged) the last one.
+  // A single change is rendered at once; of many in a short time (a dragged slider), only the last one.
   const wait = performance.now() - changedAt > 300 ? 0 : 70;
   changedAt = performance.now();
   changeTimer = setTimeout(() => listen(false), wait);
@@ -524,7 +524,7 @@ function fieldRow(name) {
   return row;
 }
 
-// The input of a field and the function that sets it: a slider where labels have an order, else a list or a switch.
+// The input of a field, and the function that shows a label in it: a slider for ordered labels, else a list or a switch.
 function widget(name, spec, id, set, value) {
   const common = { id, "aria-label": words(name) };
   if (spec.ordered) {
@@ -540,7 +540,7 @@ function widget(name, spec, id, set, value) {
   return [input, (label) => { input.value = label; }];
 }
 
-// Registers that would cross follow each other, as in MusicConfigPrompt.step.
+// A register that would cross the other one moves it, as in MusicConfigPrompt.step.
 function change(name, label) {
   const config = { ...piece.config, [name]: label };
   if (config.register_min_oct > config.register_max_oct) {
@@ -580,7 +580,7 @@ export async function why() {
   show();
 }
 
-// A piece from elsewhere (a playlist, a row): it can be undone, and the candidates on the page are no longer its own.
+// Show a piece of a playlist or a row, without candidates. Undo goes back.
 export function takeOver(other) {
   state.remember();
   candidates = [];

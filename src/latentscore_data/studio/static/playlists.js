@@ -1,4 +1,4 @@
-// The list of kept pieces beside the candidates: play it through with cross-fades, save it, load it.
+// The playlist beside the candidates: pieces that are played with cross-fades, saved and loaded.
 
 import { get, post } from "./api.js";
 import { $, button, h, icon, toast } from "./dom.js";
@@ -80,7 +80,7 @@ async function go(i, fade) {
   show();
 }
 
-// Near the end of a piece the next one begins, cross-faded; true where it takes over.
+// Start the next piece with a cross-fade near the end of this one; true if there is one.
 function ending() {
   if (!running || !pieces.length || turning) return running;
   turning = true;

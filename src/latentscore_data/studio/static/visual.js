@@ -1,4 +1,4 @@
-// The picture: hills of light in the colours of the palette that breathe with five bands of the sound.
+// The picture: hills in the colours of the palette that move with five frequency bands of the sound.
 
 import { hear } from "./engine.js";
 
@@ -25,7 +25,7 @@ function fit() {
   draw();
 }
 
-// Five colours, from the largest to the smallest; the sky takes the dark ones.
+// Use the five colours of a palette, sorted by luminance: the sky gets the dark ones.
 export function paint(palette) {
   wanted = palette.map((c) => toRgb(c.hex)).sort((a, b) => luminance(a) - luminance(b));
   if (!colors.length || still.matches) colors = wanted.map((c) => [...c]);
@@ -76,7 +76,7 @@ function draw() {
   for (let i = 4; i >= 0; i -= 1) hill(g, W, H, i);
 }
 
-// The hill in front is the darkest and moves with the bass; the one far away is pale and moves with the highs.
+// Draw hill i: the nearest (0) is the darkest and moves with the lowest band, the farthest (4) with the highest.
 function hill(g, W, H, i) {
   const far = i / 4, base = H * (0.88 - 0.3 * far), swing = H * (0.035 + 0.03 * (1 - far)) * (1 + 2.6 * smooth[i]);
   const color = mix(mix(colors[0], colors[1], 0.4), mix(colors[2], colors[3], 0.4), far);

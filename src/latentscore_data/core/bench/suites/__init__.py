@@ -1,7 +1,7 @@
-"""Prompt suites, one JSONL file each, with what the prompts ask for where they ask for something: bundled ones, and the user's.
+"""Prompt suites: bundled ones, and JSONL files of the user.
 
-A line holds ``vibe`` (or ``vibe_original``) and, in a bundled suite, ``id``; optionally ``expect``, which names fields and the
-values that fit, and ``half``: the keyword lexicon may be tuned on ``open`` prompts and is judged on ``held-out`` ones.
+A line has ``vibe`` (or ``vibe_original``); optionally ``id``, ``expect`` (fields, and the labels that fit each), and
+``half``: the keyword lexicon may be tuned on ``open`` prompts, and is evaluated on ``held-out`` ones.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from latentscore import FIELDS
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.jsonl import Line, read_lines
 from latentscore_data.core.base.rows import VibeRow
+from latentscore_data.core.vibes.schema import level_of
 
 SUITES = ("short", "typo", "out-of-domain", "controllability")
 
 
 def suite_file(suite: str) -> Path | None:
-    """The user's file that a suite is; None for a bundled one. Raises :class:`InputError` for what is neither."""
+    """Return the user's file of a suite; None for a bundled one. Raises :class:`InputError` for an unknown name."""
     if suite in SUITES:
         return None
     path = Path(suite).expanduser()
@@ -33,12 +34,13 @@ def suite_file(suite: str) -> Path | None:
 
 
 def suite_name(suite: str) -> str:
-    """What a suite is called: its name, or its file's without the ending."""
+    """Return the name of a bundled suite, or of the user's file without its extensions."""
     return suite if suite in SUITES else Path(suite).name.split(".")[0] or "suite"
 
 
 def suite_lines(name: str) -> list[Line]:
-    """The prompts of a suite as they are in its file. Raises :class:`InputError` for a suite that is none, with the line."""
+    """Return the lines of a suite. Raises :class:`InputError` for an unknown suite, and for an invalid line of a user's
+    file."""
     path = suite_file(name)
     if path is not None:
         return [_checked(line, f"{path}:{number}", number) for number, line in read_lines(path)]
@@ -47,7 +49,7 @@ def suite_lines(name: str) -> list[Line]:
 
 
 def _checked(line: Line, where: str, number: int) -> Line:
-    """A line of a user's file, with the number of its line as ``id`` where it has none."""
+    """Return a line of a user's file, with the line number as ``id`` if it has none."""
     vibe, expect = line.get("vibe", line.get("vibe_original")), line.get("expect") or {}
     if not isinstance(vibe, str) or not vibe.strip():
         raise InputError(f"{where}: a prompt has no vibe", 'write a text for each line: {"vibe": "rain on a tin roof"}')
@@ -64,7 +66,8 @@ def _checked(line: Line, where: str, number: int) -> Line:
 
 
 def suite_rows(name: str) -> list[VibeRow]:
-    """The prompts of a suite as rows; each prompt is a document of its own. Raises :class:`InputError`."""
+    """Return the prompts of a suite as rows, one document each. Raises :class:`InputError` as :func:`suite_lines` does,
+    and for an id that occurs twice."""
     called = suite_name(name)
     rows = [
         VibeRow.model_validate(
@@ -84,9 +87,3 @@ def suite_rows(name: str) -> list[VibeRow]:
     if twice:
         raise InputError(f"{name}: the id {twice[0]} is used more than once", "give each prompt its own id, or none")
     return rows
-
-
-def level_of(vibe: str) -> str:
-    """The level that a text of this length would have: xs up to 3 words, sm up to 10, m up to 40."""
-    words = len(vibe.split())
-    return "xs" if words <= 3 else "sm" if words <= 10 else "m" if words <= 40 else "lg"
