@@ -78,7 +78,7 @@ def install(
             folder.mark_done()
         return folder.record()
 
-    setattr_(local_transport, "engine_for", lambda name, runs, what: Model(name, at, bores))
+    setattr_(local_transport, "engine_for", lambda name, runs, what, stopped: Model(name, at, bores))
     setattr_(train, "train_together", trains)
     setattr_(improve, "check_local", lambda model, runs: None)
     setattr_(renderer, "make_worker", make_fake_worker)

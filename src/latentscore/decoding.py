@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -46,11 +47,12 @@ class Written:
 class SchemaDecoder:
     """Decodes with a transformers model in memory. For batches, the tokenizer must pad on the left.
 
-    Raises :class:`ModelError`, at the first constrained answer, if no grammar can be compiled for the tokenizer.
+    Raises :class:`ModelError`, at the first constrained answer, if no grammar can be compiled for the tokenizer, and at the
+    next token after another thread has set ``stopped``.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, name: str) -> None:
-        self.model, self.tokenizer, self._name = model, tokenizer, name
+    def __init__(self, model: Any, tokenizer: Any, name: str, stopped: threading.Event | None = None) -> None:
+        self.model, self.tokenizer, self._name, self._stopped = model, tokenizer, name, stopped
         self._grammars: dict[str, Any] = {}
 
     @cached_property
@@ -102,6 +104,7 @@ class SchemaDecoder:
         processors: list[Any] = [self.mask(grammar)] if grammar is not None else []
         if any(prompt.temperature > 0 for prompt in prompts):
             processors.append(_Draws(prompts))
+        processors.append(self._unless_stopped)
         # Stop decoding when no answer of the batch can become valid.
         openings = prompts[0].openings
         stopping = [] if grammar is not None else [lambda ids, _: self.hopeless(ids[:, length:], openings)]
@@ -124,6 +127,12 @@ class SchemaDecoder:
             self._written(ids, tokens_in, prompts[0].max_tokens)
             for ids, tokens_in in zip(out[:, length:].tolist(), asked, strict=True)
         ]
+
+    def _unless_stopped(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Return the scores: a logits processor is called at each token."""
+        if self._stopped is not None and self._stopped.is_set():
+            raise ModelError(f"{self._name}: stopped")
+        return scores
 
     def hopeless(self, answers: torch.Tensor, openings: Sequence[str] = JSON.openings) -> torch.Tensor:
         """Return which of the answers so far, shape (rows, tokens), begin with none of the openings; shape (rows,)."""

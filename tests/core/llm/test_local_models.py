@@ -88,7 +88,7 @@ class Echo:
 def ask(
     engine: Echo, *words: str, cache: Path | None = None, monkeypatch: pytest.MonkeyPatch, **changes: Any
 ) -> list[Any]:
-    monkeypatch.setattr(local_transport, "engine_for", lambda name, runs, what: engine)
+    monkeypatch.setattr(local_transport, "engine_for", lambda name, runs, what, stopped: engine)
     monkeypatch.setattr(answerers, "check_local", lambda model, runs: None)
 
     async def run() -> list[Any]:
@@ -128,7 +128,44 @@ def test_an_answer_that_is_cut_is_asked_again(monkeypatch: pytest.MonkeyPatch) -
     assert (engine.batches, answer.value.word) == ([["cut"], ["shorter."]], "shorter.")
 
 
+def test_a_batch_that_nobody_waits_for_any_more_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    class Endless(Echo):
+        def __init__(self, stopped: threading.Event) -> None:
+            self.stopped = stopped
+
+        def write(self, prompts: Sequence[Prompt]) -> list[Written]:
+            begun.set()
+            assert self.stopped.wait(30)
+            ended.set()
+            return []
+
+    monkeypatch.setattr(local_transport, "engine_for", lambda name, runs, what, stopped: Endless(stopped))
+
+    async def run() -> None:
+        transport = local_transport.LocalTransport("local:some", tmp_path, 4)
+        asked = asyncio.create_task(transport.complete([{"role": "user", "content": "say it"}], {}, None))
+        await asyncio.to_thread(begun.wait)
+        asked.cancel()
+        await transport.aclose()
+
+    asyncio.run(run())
+    assert ended.is_set()
+
+
 # -- the real libraries
+
+
+@pytest.mark.ml
+def test_decoding_ends_at_the_next_token_after_it_was_stopped(tmp_path: Path) -> None:
+    stopped = threading.Event()
+    decoder = Decoder("tiny-random", tmp_path, "a test", stopped)
+    prompt = Prompt([{"role": "user", "content": "say it"}], 60, SCHEMA)
+    assert len(decoder.write([prompt])) == 1
+    stopped.set()
+    with pytest.raises(InputError, match="tiny-random: stopped"):
+        decoder.write([prompt])
 
 
 @pytest.mark.ml

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -39,7 +40,10 @@ class LocalTransport:
 
     def __init__(self, model: str, runs: Path, at_once: int, engine: Engine | None = None) -> None:
         """``engine`` runs the model on another machine; without it the model is loaded here."""
-        self._engine = engine or engine_for(model.removeprefix(LOCAL.prefix), runs, f"answers of {model}")
+        self._stopped = threading.Event()
+        self._engine = engine or engine_for(
+            model.removeprefix(LOCAL.prefix), runs, f"answers of {model}", self._stopped
+        )
         self._model = model
         self._form = form_of(place_of(model.removeprefix(LOCAL.prefix), runs))
         # Wait for questions that arrive at the same time, so that a remote machine is not started for a single
@@ -126,7 +130,8 @@ class LocalTransport:
             ) from error
 
     async def aclose(self) -> None:
-        """Wait for the batch that is being decoded."""
+        """Stop a batch that is being decoded, which nobody waits for any more."""
+        self._stopped.set()
         if self._decoding is not None and not self._decoding.done():
             self._decoding.cancel()
         self._thread.shutdown()

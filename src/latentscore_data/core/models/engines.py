@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from functools import cached_property
 from importlib import import_module
@@ -42,9 +43,10 @@ def check_local(model: str, runs: Path) -> None:
     check_base(model.removeprefix(LOCAL.prefix), runs=runs)
 
 
-def engine_for(name: str, runs: Path, what: str) -> Engine:
-    """Return vLLM if it can run the model, otherwise transformers with constrained decoding."""
-    return VLLMEngine(name, runs) if vllm_answers(name) else Decoder(name, runs, what)
+def engine_for(name: str, runs: Path, what: str, stopped: threading.Event | None = None) -> Engine:
+    """Return vLLM if it can run the model, otherwise transformers with constrained decoding, which ends at the next token
+    after ``stopped`` is set."""
+    return VLLMEngine(name, runs) if vllm_answers(name) else Decoder(name, runs, what, stopped)
 
 
 class Decoder:
@@ -54,10 +56,10 @@ class Decoder:
     be compiled for.
     """
 
-    def __init__(self, name: str, runs: Path, what: str) -> None:
+    def __init__(self, name: str, runs: Path, what: str, stopped: threading.Event | None = None) -> None:
         for module in ("torch", "transformers", "xgrammar"):
             require(module, "ml", what)
-        self._name, self._runs = name, runs
+        self._name, self._runs, self._stopped = name, runs, stopped
 
     @cached_property
     def _model(self) -> SchemaDecoder:
@@ -67,7 +69,7 @@ class Decoder:
             loaded = load_trained(place, runs=self._runs, device=device)
         else:
             loaded = load_base(str(place) if place is not None else self._name, runs=self._runs, device=device)
-        return SchemaDecoder(loaded.model.eval(), loaded.tokenizer, self._name)
+        return SchemaDecoder(loaded.model.eval(), loaded.tokenizer, self._name, self._stopped)
 
     def write(self, prompts: Sequence[Prompt]) -> list[Written]:
         """One answer per prompt, decoded as one batch."""
