@@ -10,7 +10,6 @@ from latentscore import FIELDS, InvalidConfigError, parse_payload, random_config
 from latentscore.config import COLORS_PER_PALETTE, PALETTE_COUNT
 from latentscore.json_search import JsonObject
 from latentscore.labels import PALETTE_WEIGHTS, Label
-from latentscore.meaning import offline
 from latentscore.seeds import digest, rng_for
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.payloads import Payload
@@ -28,6 +27,7 @@ from latentscore_data.core.generators.types import (
     SourceNote,
     with_payloads,
 )
+from latentscore_data.core.llm import builtin
 
 FIRST_VALID = "first_valid"
 """``dataset:first_valid``: the first valid candidate of a row, what its model answers at N = 1."""
@@ -117,8 +117,8 @@ class KeywordsGenerator:
     def __init__(self, label: str, seed: int) -> None:
         self.label = label
         self._seed = seed
-        self._payload_for = offline.payload_for
-        self.fingerprint = digest("keywords", seed, offline.fingerprint())
+        self._payload_for = builtin.payload_for
+        self.fingerprint = digest("keywords", seed, builtin.fingerprint())
 
     def generate(self, rows: Sequence[VibeRow]) -> Iterator[Generated]:
         for row in rows:
@@ -226,7 +226,7 @@ class KeywordsKind(SourceKind):
         return KeywordsGenerator(source.label, deps.bench.seed)
 
     def depends(self, source: SourceName, settings: Settings, workspace: Workspace) -> Depends:
-        return Depends(versions={"builtin": offline.fingerprint()})
+        return Depends(versions={"builtin": builtin.fingerprint()})
 
     def describe(self, source: SourceName, known: KnownRows) -> SourceNote:
         return SourceNote(self.note)
