@@ -11,7 +11,7 @@ import numpy as np
 from latentscore.seeds import rng_for
 
 FEW_DOCUMENTS = 8
-"""Below this many source documents there is no interval, and the judge's mean alone decides."""
+"""With fewer source documents than this there is no interval, and the mean difference decides."""
 RESAMPLES = 2000
 
 
@@ -19,7 +19,8 @@ RESAMPLES = 2000
 class Paired:
     """A scorer's means before and after on the same rows: ``start`` and ``found``.
 
-    ``low`` and ``high`` bound the mean difference (95 %, bootstrap over source documents); None below ``FEW_DOCUMENTS``.
+    ``low`` and ``high`` are the 95 % interval of the mean difference (bootstrap over source documents); None below
+    :data:`FEW_DOCUMENTS`.
     """
 
     scorer: str
@@ -35,7 +36,7 @@ class Paired:
 
     @property
     def better(self) -> bool:
-        """True when what was found is better than the starts beyond chance, as far as there are rows to tell."""
+        """Whether ``found`` has a higher mean, and the interval, if there is one, excludes zero."""
         return self.difference > 0 and (self.low is None or self.low > 0)
 
     def in_words(self) -> str:
@@ -44,7 +45,7 @@ class Paired:
 
 
 def compared(scorer: str, pairs: Sequence[tuple[str, float, float]]) -> Paired | None:
-    """A scorer's means over rows given as (source document, score of the start, score of what was found); None without rows."""
+    """Return a scorer's means over rows of (source document, score before, score after); None without rows."""
     if not pairs:
         return None
     starts, founds = (np.array([pair[at] for pair in pairs]) for at in (1, 2))
@@ -53,7 +54,8 @@ def compared(scorer: str, pairs: Sequence[tuple[str, float, float]]) -> Paired |
 
 
 def interval(differences: Any, documents: Sequence[str]) -> tuple[float | None, float | None]:
-    """95 % bootstrap interval of the mean, whole documents drawn."""
+    """Return the 95 % bootstrap interval of the mean difference over whole documents; (None, None) below
+    :data:`FEW_DOCUMENTS`."""
     names = sorted(set(documents))
     if len(names) < FEW_DOCUMENTS:
         return None, None
