@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from latentscore.meaning.offline import payload_for
 from latentscore.seeds import digest
 from latentscore_data.core.base.errors import MissingError
 from latentscore_data.core.base.jsonl import read_rows
@@ -15,6 +14,7 @@ from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.bench.report import render_report
 from latentscore_data.core.export.folder import new_folder, write_record
+from latentscore_data.core.llm.builtin import payload_for
 from latentscore_data.studio.renders import Renders
 
 PAGE = "index.html"

@@ -10,7 +10,6 @@ from latentscore import FIELDS, InvalidConfigError, parse_payload, random_config
 from latentscore.config import COLORS_PER_PALETTE, PALETTE_COUNT
 from latentscore.json_search import JsonObject
 from latentscore.labels import PALETTE_WEIGHTS, Label
-from latentscore.meaning import offline
 from latentscore.seeds import digest, rng_for
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.payloads import Payload
@@ -28,6 +27,7 @@ from latentscore_data.core.generators.types import (
     SourceNote,
     with_payloads,
 )
+from latentscore_data.core.llm import builtin
 
 WINNERS = "config_payload"
 FIRST_VALID = "first_valid"
@@ -110,12 +110,12 @@ class KeywordsGenerator:
     def __init__(self, label: str, seed: int) -> None:
         self.label = label
         self._seed = seed
-        self.fingerprint = digest("keywords", seed, offline.fingerprint())
+        self.fingerprint = digest("keywords", seed, builtin.fingerprint())
 
     def generate(self, rows: Sequence[VibeRow]) -> Iterator[Generated]:
         for row in rows:
             started = perf_counter()
-            payload = offline.payload_for(row.vibe_original, temperature=0.0, seed=self._seed, sample_idx=0)
+            payload = builtin.payload_for(row.vibe_original, temperature=0.0, seed=self._seed, sample_idx=0)
             yield checked(payload.model_dump(mode="json"), started)
 
 
@@ -209,7 +209,7 @@ class KeywordsKind(SourceKind):
         return KeywordsGenerator(source.label, deps.bench.seed)
 
     def depends(self, source: SourceName, settings: Settings, workspace: Workspace) -> Depends:
-        return Depends(versions={"builtin": offline.fingerprint()})
+        return Depends(versions={"builtin": builtin.fingerprint()})
 
     def describe(self, source: SourceName, known: KnownRows) -> SourceNote:
         return SourceNote("reads the words of the vibe")

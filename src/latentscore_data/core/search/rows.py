@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from latentscore.json_search import JsonObject
-from latentscore.meaning import offline
 from latentscore.seeds import digest
 from latentscore_data.core.base.jsonl import Line, read_lines, replace_rows
 from latentscore_data.core.base.names import model_text
 from latentscore_data.core.base.rows import ConfigRow, source_id
 from latentscore_data.core.base.settings import SearchSettings, Settings
 from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.llm import builtin
 from latentscore_data.core.scoring.best_of import Choice, Improved, MakeImprover, details_of
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.candidate_validation import is_playable, validate_candidates
@@ -92,7 +92,7 @@ class RowSearch:
     @property
     def fingerprint(self) -> str:
         # The offline model's fingerprint covers the lexicon, which finds named fields, and the starter set (the map).
-        return digest(SEARCH_VERSION, model_text(self.settings), offline.fingerprint())
+        return digest(SEARCH_VERSION, model_text(self.settings), builtin.fingerprint())
 
     @property
     def rows_in_flight(self) -> int:
