@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from latentscore.api import runtime, streaming
+from latentscore.api.models import make_model
 from latentscore.audio import Audio
 from latentscore.config import MusicConfigUpdate
 from latentscore.errors import InvalidConfigError, ModelError
 from latentscore.json_search import JsonObject
-from latentscore.models import make_model
 
 SAMPLE_RATE = streaming.RATE
 """Default sample rate in hertz."""
