@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 from collections.abc import Callable
 
@@ -34,7 +35,8 @@ def choose_access(host: str | None, token: str | None) -> Access:
 
 
 def listen(access: Access, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one. Raises :class:`OutputError` for a port in use."""
+    """A listening socket; port 0 takes a free one. Raises :class:`OutputError` for a port in use and for an address that
+    this machine does not have."""
     family = socket.AF_INET6 if ":" in access.host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -43,9 +45,9 @@ def listen(access: Access, port: int) -> socket.socket:
         bound.listen(128)
     except OSError as error:
         bound.close()
-        raise OutputError(
-            f"{access.host}:{port} cannot be served ({error.strerror})", "choose another port with --port"
-        ) from None
+        unknown = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+        remedy = "name an address of this machine with --host" if unknown else "choose another port with --port"
+        raise OutputError(f"{access.host}:{port} cannot be served ({error.strerror})", remedy) from None
     return bound
 
 
