@@ -18,10 +18,10 @@ import pytest
 from conftest import Lsdata
 from factories import make_config, make_payload
 from latentscore.labels import FIELDS
-from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.errors import InputError, OutputError
 from latentscore_data.studio.api import GROUPS, ROUTES
 from latentscore_data.studio.app import Access, static_files
-from latentscore_data.studio.server import choose_access
+from latentscore_data.studio.server import choose_access, listen
 from studio_server import StudioProcess, run_studio
 
 
@@ -228,3 +228,15 @@ def test_a_search_goes_on_batch_by_batch_and_keeps_locked_fields(studio: StudioP
     status, body, _ = studio.ask("/api/better/step", {"search": name})
     assert status == 400, body
     assert b"has ended" in body
+
+
+def test_an_address_or_a_port_that_cannot_be_served_has_its_own_remedy() -> None:
+    with listen(Access(), 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OutputError) as caught:
+            listen(Access(), port)
+        assert caught.value.remedy == "choose another port with --port"
+    for host in ("nowhere.invalid", "192.0.2.1"):
+        with pytest.raises(OutputError) as caught:
+            listen(Access(host=host, token="a" * 20), 0)
+        assert caught.value.remedy == "name an address of this machine with --host"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 from collections.abc import Callable
 
@@ -35,7 +36,8 @@ def choose_access(host: str | None, token: str | None) -> Access:
 
 
 def listen(access: Access, port: int) -> socket.socket:
-    """Return a listening socket; port 0 is a free port. Raises :class:`OutputError` for a port in use."""
+    """Return a listening socket; port 0 is a free port. Raises :class:`OutputError` for a port in use and for an address
+    that this machine does not have."""
     family = socket.AF_INET6 if ":" in access.host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -44,9 +46,9 @@ def listen(access: Access, port: int) -> socket.socket:
         bound.listen(128)
     except OSError as error:
         bound.close()
-        raise OutputError(
-            f"{access.host}:{port} cannot be served ({error.strerror})", "choose another port with --port"
-        ) from None
+        unknown = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+        remedy = "name an address of this machine with --host" if unknown else "choose another port with --port"
+        raise OutputError(f"{access.host}:{port} cannot be served ({error.strerror})", remedy) from None
     return bound
 
 
