@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentscore import FIELDS, MusicConfigPrompt, Score, compose, random_config, render
+from latentscore.labels import beats_per_minute
 
 Floats = NDArray[np.floating[Any]]
 Notes = Sequence[Any]
@@ -331,8 +332,8 @@ def above_c7(config: MusicConfigPrompt) -> float:
 
 def phrase_span(config: MusicConfigPrompt) -> float:
     """Beats between the clear rests of the melody: those of at least 0.6 of the median of the three longest. Rests of more
-    than two bars are those of the form."""
-    score = score_of(config)
+    than two bars are those of the form. The 96 bars hold more than three ends of long phrases beside those of the form."""
+    score = score_of(config, 96 * 240.0 / beats_per_minute(config.to_config().tempo))
     rests = [b.start - a.start - a.length for a, b in pairwise(score.layers["melody"])]
     rests = [rest for rest in rests if rest < 8.0]
     clear = 0.6 * float(np.median(sorted(rests)[-3:]))

@@ -213,20 +213,15 @@ def _notes(
 
 
 def _held_length(bar: Bar, at: float, length: float, degree: int) -> float:
-    """Return the length of a note; it ends at the change of chord if its pitch is not in the next chord. During a short chord from
-    outside the scale, it is held unless it is a semitone from one of that chord's tones."""
+    """Return the length of a note; it ends at a change of chord if its pitch is a semitone from a tone of the next chord."""
     here = bar.chord(at)
     pitch, end = here.scale[degree % 7], at + length - _SHORT_SECONDS * bar.piece.bpm / 60.0
     change = here.end - bar.start
     while change < end:
         after = bar.chord(change + 0.01)
-        leads = after.scale != bar.piece.scale and after.length <= 2.0
-        if leads and all((pitch - tone) % 12 not in (1, 11) for tone in after.tones):
-            change = after.end - bar.start
-        elif after.scale[degree % 7] != pitch or degree % 7 not in _triad(bar, change + 0.01):
+        if any((pitch - tone) % 12 in (1, 11) for tone in after.tones):
             return change - at
-        else:
-            break
+        change = after.end - bar.start
     return length
 
 
@@ -287,7 +282,7 @@ def _invent(bar: Bar, manner: Manner, phrase: int, place: int) -> Slots:
     # A bar begins within its first beat and notes are held, so that rests between phrases are clearly longer.
     slots[0] %= 4
     ends = [*slots, SLOTS][1:]
-    return tuple((slot, float(min(end - slot, 12))) for slot, end in zip(slots, ends, strict=True))
+    return tuple((slot, float(end - slot)) for slot, end in zip(slots, ends, strict=True))
 
 
 def _weight(slot: int, syncopation: float) -> float:
