@@ -420,6 +420,9 @@ class Sway:
 _DUCKED = (("pad",), ("melody",))
 """Groups of layers that give way to drums and accents."""
 
+_UNDUCKED = ("hat", "open", "ride", "swirl")
+"""Drums with a frequency range of their own: nothing gives way to them."""
+
 _DUCKING_DB = 4.0
 _DUCKING_ATTACK_SECONDS, _DUCKING_HOLD_SECONDS, _DUCKING_RELEASE_SECONDS = 0.01, 1.0, 0.25
 
@@ -435,7 +438,11 @@ class Ducking:
     def add(self, notes: Mapping[str, Sequence[Note]]) -> None:
         """Add the notes of a bar by layer, at their frames in the buffer for notes."""
         context, rate = self._context, self._context.sample_rate
-        played = [note for layer in ("rhythm", "accent") for note in notes.get(layer, ())]
+        played = [
+            note
+            for layer in ("rhythm", "accent") for note in notes.get(layer, ())
+            if note.sound not in _UNDUCKED
+        ]  # fmt: skip
         if played:
             begins = np.array([context.frame(note.start) - context.origin for note in played])
             held = np.minimum([note.length * context.seconds_per_beat for note in played], _DUCKING_HOLD_SECONDS)

@@ -208,7 +208,8 @@ def kick(hit: Hit) -> Mono:
 
 def deep_kick(hit: Hit) -> Mono:
     """The long electronic kick."""
-    return _drum(hit, (0.9, _sweep(hit, 240, 43, 0.03, 0.35, 1.1)))
+    click = _burst(hit, 0.04, 0.008, 5000, LOW, salt=26)
+    return _drum(hit, (0.9, _sweep(hit, 240, 43, 0.03, 0.35, 1.1)), (0.5 * hit.edge, click))
 
 
 def lub(hit: Hit) -> Mono:
