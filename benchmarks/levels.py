@@ -21,9 +21,9 @@ from latentscore.synth.score import compose
 from latentscore.synth.styles import LEVELS_DB
 
 MORE_DB = {
-    "bells": 6.9, "pluck": 5.0, "brass_hit": 1.0, "arp_accent": 3.0, "chime": 5.5, "bells_dense": 1.0, "piano_note": 7.7, "blip": -0.3, "blip_random": 2.3,
-    "shimmer_slow": 0.8, "crystal": 7.0, "glitch": 5.0, "stars": 4.0, "minimal": 6.5, "heartbeat": 5.5,
-    "soft_four": -3.0, "hats_only": 1.5, "electronic": 2.1, "kit_light": 1.5, "kit_medium": 1.5, "military": 1.5,
+    "bells": 7.1, "pluck": 6.0, "brass_hit": 1.0, "arp_accent": 3.0, "chime": 5.5, "bells_dense": 1.0, "piano_note": 8.0, "blip": -0.3, "blip_random": 2.3,
+    "shimmer_slow": 0.8, "crystal": 7.5, "glitch": 5.0, "stars": 4.0, "minimal": 7.0, "heartbeat": 5.5,
+    "soft_four": -3.0, "hats_only": 1.5, "electronic": 2.7, "kit_light": 1.5, "kit_medium": 1.5, "military": 1.5,
     "tabla_essence": 5.5, "brush": 1.5, "wind": -1.5,
 }  # fmt: skip
 """For styles of few events: loudness over time says too little of how loud each of them must be to be heard in the mix, and too
@@ -43,9 +43,8 @@ def loudness(layer: str, label: str) -> float:
     for seed, (tempo, mode, engine_name) in enumerate(
         ((0.5, "minor", "pattern"), (0.3, "major", "procedural"), (0.7, "dorian", "pattern"), (0.5, "major", "pattern"))
     ):
-        # Drums and accents would lower the other layers.
         config = MusicConfig(
-            **{"rhythm": "none", "accent": "none", layer: label}, density=6, tempo=tempo, mode=mode, melody_engine=engine_name, echo=0.25, space=0.5,
+            **{layer: label}, density=6, tempo=tempo, mode=mode, melody_engine=engine_name, echo=0.25, space=0.5,
             melody_density=0.5, tension_curve="waves", root=("c", "e", "g", "a#")[seed],
         )  # fmt: skip
         score = compose(config, SECONDS, seed)

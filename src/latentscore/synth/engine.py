@@ -20,7 +20,7 @@ from latentscore.synth.bass import SUB
 from latentscore.synth.context import RenderContext, movement
 from latentscore.synth.notes import LAYERS, Note, Piece
 from latentscore.synth.score import Score, closing_beat
-from latentscore.synth.signal import Stereo, raise_to, ramp_stereo, sine, sweep_stereo
+from latentscore.synth.signal import Stereo, ramp_stereo, sine, sweep_stereo
 from latentscore.synth.styles import LEVELS_DB, style_of
 
 COMPILING = "compiling the sound loops, once on this machine (about ten seconds) ..."
@@ -51,7 +51,7 @@ GROUPS: tuple[Group, ...] = (
 
 SUB_GAIN = 10.0 ** (-17.0 / 20.0)
 
-TARGET_LUFS_OF = {"bass": -25.5, "pad": -25.8, "melody": -23.0, "rhythm": -26.5, "texture": -26.5, "accent": -25.7}
+TARGET_LUFS_OF = {"bass": -25.5, "pad": -25.8, "melody": -24.5, "rhythm": -26.5, "texture": -26.5, "accent": -25.7}
 """Target loudness of each layer alone, in the foreground; ``styles.LEVELS_DB`` levels every style to it."""
 
 _BACKGROUND_DB = -6.0
@@ -217,23 +217,18 @@ class Player:
             layers: Sway(piece, rate, phase, frames, origin) for layers, phase in _SWAYING.items()
         }
         self._movers = [(number, movers[layers]) for number, layers in enumerate(self._layers) if layers in movers]
-        self._ducking = Ducking(context, frames)
-        self._ducked = [number for number, layers in enumerate(self._layers) if layers in _DUCKED]
         self._room = space.Room(piece.config, context.seconds_per_beat, rate)
         self._sends = [reverb for _, reverb, _ in groups], [echo for _, _, echo in groups]
 
     def add(self, notes: Mapping[str, Sequence[Note]]) -> None:
         """Add the notes of a bar by layer. Every bar gives its layers' notes in the same order."""
         self._advance()
-        self._ducking.add(notes)
         for number in range(len(self._layers)):
             self._add(number, notes)
 
     def add_all(self, bars: Sequence[Mapping[str, Sequence[Note]]], helper: Executor) -> None:
         """:meth:`add` for all bars, with a helper that renders groups in parallel."""
         self._advance()
-        for notes in bars:
-            self._ducking.add(notes)
         # Begin with the pad, which takes longest.
         groups = deque(sorted(range(len(self._layers)), key=lambda number: self._layers[number] != ("pad",)))
 
@@ -258,7 +253,6 @@ class Player:
         out = np.empty((2, frames), np.float32)
         left = self._dry[:, :, self._taken :]
         if left.shape[2] < frames:
-            self._ducking.advance(self._taken)
             self._dry, self._taken = np.zeros((*left.shape[:2], frames), np.float32), 0
             self._dry[:, :, : left.shape[2]] = left
         self.move(self._taken, frames)
@@ -271,9 +265,6 @@ class Player:
         """Move the next ``frames`` frames of the dry layers, which begin ``at`` this frame of their buffers, in place."""
         for number, mover in self._movers:
             mover.apply(self._dry[number], at, frames)
-        gains = self._ducking.gains(at, frames)
-        for number in self._ducked:
-            ramp_stereo(self._dry[number], at, frames, gains, gains, SWEEP_BLOCK)
 
     def mix_into(self, out: Stereo, at: int, frames: int) -> None:
         """Mix the next frames, which have been moved, to the frames of ``out`` from ``at`` on."""
@@ -292,7 +283,6 @@ class Player:
             rest = row[self._taken :]
             row[: len(rest)] = rest
             row[len(rest) :] = 0.0
-        self._ducking.advance(self._taken)
         self._context.origin += self._taken
         self._taken = 0
 
@@ -415,54 +405,6 @@ class Sway:
         swell = (1.0 - self._depth * (0.5 - 0.5 * turn)) / (1.0 - 0.5 * self._depth)
         drift = 0.65 * self._depth * other
         return swell * (1.0 - drift), swell * (1.0 + drift)
-
-
-_DUCKED = (("pad",), ("melody",))
-"""Groups of layers that give way to drums and accents."""
-
-_UNDUCKED = ("hat", "open", "ride", "swirl")
-"""Drums with a frequency range of their own: nothing gives way to them."""
-
-_DUCKING_DB = 4.0
-_DUCKING_ATTACK_SECONDS, _DUCKING_HOLD_SECONDS, _DUCKING_RELEASE_SECONDS = 0.01, 1.0, 0.25
-
-
-class Ducking:
-    """The gain of the layers that give way while a drum or an accent sounds. A note lowers them from its beginning on, until
-    its end or for one second, so that sparse events are heard without being louder."""
-
-    def __init__(self, context: RenderContext, frames: int) -> None:
-        self._context = context
-        self._db = np.zeros(math.ceil(frames / SWEEP_BLOCK) + 1)
-
-    def add(self, notes: Mapping[str, Sequence[Note]]) -> None:
-        """Add the notes of a bar by layer, at their frames in the buffer for notes."""
-        context, rate = self._context, self._context.sample_rate
-        played = [
-            note
-            for layer in ("rhythm", "accent") for note in notes.get(layer, ())
-            if note.sound not in _UNDUCKED
-        ]  # fmt: skip
-        if played:
-            begins = np.array([context.frame(note.start) - context.origin for note in played])
-            held = np.minimum([note.length * context.seconds_per_beat for note in played], _DUCKING_HOLD_SECONDS)
-            hold = np.round((_DUCKING_ATTACK_SECONDS + held) * rate).astype(np.int64)
-            raise_to(
-                self._db, begins, begins + hold, _DUCKING_DB, _DUCKING_ATTACK_SECONDS * rate,
-                _DUCKING_RELEASE_SECONDS * rate, SWEEP_BLOCK,
-            )  # fmt: skip
-
-    def gains(self, first: int, frames: int) -> NDArray[np.float64]:
-        """The gain at the beginning of each block of ``frames`` frames from ``first`` on, and at the end of the last."""
-        begin = first // SWEEP_BLOCK
-        return 10.0 ** (self._db[begin : begin + math.ceil(frames / SWEEP_BLOCK) + 1] / -20.0)
-
-    def advance(self, frames: int) -> None:
-        """Forget the first ``frames`` frames."""
-        blocks = frames // SWEEP_BLOCK
-        rest = self._db[blocks:].copy()
-        self._db[: len(rest)] = rest
-        self._db[len(rest) :] = 0.0
 
 
 def _fade_curve(seconds: float, frames: int, rate: int) -> NDArray[np.float32]:

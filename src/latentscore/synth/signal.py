@@ -672,18 +672,6 @@ def ramp_stereo(buffer, first, frames, left, right, block):
 
 
 @jit
-def raise_to(values, begins, ends, top, rise, fall, block):
-    """Raise ``values``, which are ``block`` frames apart, to trapezoids: each rises to ``top`` in ``rise`` frames after its
-    beginning and falls in ``fall`` frames after its end."""
-    for n in range(begins.shape[0]):
-        first = max((begins[n] + block - 1) // block, 0)
-        last = min((ends[n] + int(fall)) // block + 1, values.shape[0])
-        for b in range(first, last):
-            share = min((b * block - begins[n]) / rise, (ends[n] + fall - b * block) / fall, 1.0)
-            values[b] = max(values[b], top * share)
-
-
-@jit
 def place(out, sample, starts, left, right):
     """Add one mono ``sample`` at each of ``starts`` (frames), with separate gains for left and right."""
     for n in range(starts.shape[0]):
