@@ -138,7 +138,7 @@ def harp(hit: Hit) -> Mono:
 
 
 def nylon(hit: Hit) -> Mono:
-    return _knocked(hit, _string(hit, 1.6 * (262.0 / hit.hz) ** 0.4, 0.35, 0.17, 2400.0), 0.45, 4000.0, 0.008, 21)
+    return _knocked(hit, _string(hit, 1.6 * (262.0 / hit.hz) ** 0.4, 0.35, 0.17, 2400.0), 0.5, 4600.0, 0.006, 21)
 
 
 def bass_string(hit: Hit) -> Mono:
