@@ -16,14 +16,14 @@ STYLES: Mapping[str, Mapping[str, Style]] = {
 
 LEVELS_DB: Mapping[str, Mapping[str, float]] = {
     "bass": {
-        "drone": -4.3,
-        "sustained": -7.9,
-        "pulsing": -3.7,
-        "walking": 0.4,
-        "fifth_drone": -7.2,
-        "sub_pulse": -5.8,
-        "octave": -5.7,
-        "arp_bass": -5.1,
+        "drone": -4.8,
+        "sustained": -8.4,
+        "pulsing": -4.2,
+        "walking": -0.1,
+        "fifth_drone": -7.7,
+        "sub_pulse": -6.3,
+        "octave": -6.2,
+        "arp_bass": -5.6,
     },
     "pad": {
         "warm_slow": -9.5,
