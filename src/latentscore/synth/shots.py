@@ -187,7 +187,7 @@ def _mix(*parts: tuple[float, Mono]) -> Mono:
 
 
 def _knocked(hit: Hit, tone: Mono, level: float, hz: float, ring: float, salt: int) -> Mono:
-    """Return a tone with the noise of its hammer, mallet or finger, which is heard where other layers have little energy."""
+    """Return a tone with the noise of its hammer, mallet or finger, at frequencies where other layers have little energy."""
     knock = _burst(hit, 6.0 * ring, ring, hz, BAND, 0.7, salt)
     return _mix((1.0, tone), (level * hit.edge, edges(knock, min(hit.attack_frames, len(knock) // 2))))
 
