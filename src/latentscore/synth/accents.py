@@ -104,7 +104,7 @@ def wind(bar: Bar) -> Iterator[Note]:
 
 def arp_accent(bar: Bar) -> Iterator[Note]:
     """The chord run up over two octaves in sixteenths."""
-    for at in _moments(bar, (0.0, 2.0), 0.6):
+    for at in _moments(bar, (0.0, 2.0), 0.8):
         chord = bar.chord(at)
         root = near(bar.piece.key + chord.root, 70)
         run = [root + tone - chord.root + 12 * octave for octave in range(2) for tone in chord.tones[:3]]
@@ -136,7 +136,7 @@ STYLES = {
         {"main": Air(((0, 0, 0.7), (0.35, 1, 1.5), (0.6, 0.6, 1.0), (0.8, 0.8, 1.25), (1, 0, 0.6)), 5.0, level=0.5)},
     ),
     "arp_accent": Style(
-        arp_accent, {"main": Wave("square", 3600, 0.003, 0.09, 0.0, 0.12, bite=0.7, bite_seconds=0.04)}
+        arp_accent, {"main": Wave("square", 5600, 0.003, 0.09, 0.0, 0.12, bite=0.7, bite_seconds=0.04)}
     ),
     "piano_note": Style(piano_note, {"main": Shot(shots.piano)}),
 }

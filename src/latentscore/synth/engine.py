@@ -49,9 +49,9 @@ GROUPS: tuple[Group, ...] = (
     (("texture", "accent"), 0.7, 0.5),
 )
 
-SUB_GAIN = 10.0 ** (-17.0 / 20.0)
+SUB_GAIN = 10.0 ** (-18.0 / 20.0)
 
-TARGET_LUFS_OF = {"bass": -25.5, "pad": -25.8, "melody": -23.0, "rhythm": -26.5, "texture": -26.5, "accent": -25.7}
+TARGET_LUFS_OF = {"bass": -26.0, "pad": -25.8, "melody": -24.5, "rhythm": -26.5, "texture": -26.5, "accent": -25.7}
 """Target loudness of each layer alone, in the foreground; ``styles.LEVELS_DB`` levels every style to it."""
 
 _BACKGROUND_DB = -6.0

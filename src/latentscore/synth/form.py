@@ -120,7 +120,7 @@ class Form:
         phrase, place = divmod(bar / config.phrase_len_bars, 1.0)
         if not has_cadence(int(phrase), config.cadence_strength):
             return 1.0
-        drive = 0.4 + 0.6 * place / 0.6 if place < 0.6 else math.cos(0.5 * math.pi * (place - 0.6) / 0.4) ** 2
+        drive = 0.25 + 0.75 * place / 0.6 if place < 0.6 else math.cos(0.5 * math.pi * (place - 0.6) / 0.4) ** 2
         return 1.0 - config.cadence_strength**2 * (1.0 - drive)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -53,16 +54,22 @@ class Manner:
 
 @dataclass(frozen=True)
 class Step:
-    """A note of a cell: its sixteenth, its length in sixteenths, and its distance in ladder steps from the cell's first
-    note."""
+    """A note of a cell: its sixteenth, its length in sixteenths, its distance in ladder steps from the cell's first note,
+    the direction from the note before (-1, 0 or 1), and whether it is chromatic."""
 
     slot: int
     length: float
     offset: int
+    direction: int
+    is_chromatic: bool
 
 
 Cell = tuple[Step, ...]
 """A bar of melody relative to its first note, which can return on another chord and at another height."""
+
+
+_GOLDEN = 0.618034
+"""Multiples of the golden ratio modulo 1 are evenly distributed however many there are."""
 
 
 @dataclass
@@ -71,8 +78,8 @@ class Walker:
 
     degree: int
     chromatics: float
-    repeats: dict[int, float] = field(default_factory=dict)
-    """Accumulated share of a return at each position of the phrase."""
+    occasions: dict[int, int] = field(default_factory=dict)
+    """How many bars at each position of the phrase could have repeated a cell."""
 
     cells: dict[int, Cell] = field(default_factory=dict)
     """The cells of the last phrase, by bar."""
@@ -87,16 +94,21 @@ class Walker:
 
     def returns(self, place: int, share: float) -> bool:
         """Return whether the bar at this position of the phrase repeats a cell: a share of them, distributed evenly per
-        position."""
-        total = self.repeats.get(place, 0.35) + share
-        self.repeats[place] = total % 1.0
-        return total >= 1.0
+        position.
 
-    def leaves_scale(self, share: float) -> bool:
-        """Return whether the next note is chromatic: a share of them, distributed evenly."""
-        total = self.chromatics + share
-        self.chromatics = total % 1.0
-        return total >= 1.0
+        A bar that repeats with one share also repeats with every larger one, so that a larger share only adds repeats.
+        """
+        number = self.occasions.get(place, 0)
+        self.occasions[place] = number + 1
+        return (0.6 + _GOLDEN * number) % 1.0 < share
+
+    def leaves_scale(self, share: float, motif: bool | None) -> bool:
+        """Return whether the next note is chromatic: a share of them, distributed evenly. In a repeated cell, ``motif`` is
+        whether the note was chromatic there; notes of other bars make up for the difference."""
+        self.chromatics += share
+        leaves = share > 0.0 and (self.chromatics >= 1.0 if motif is None else motif)
+        self.chromatics -= leaves
+        return leaves
 
 
 _LADDERS: dict[str, dict[bool, tuple[int, ...]]] = {
@@ -115,21 +127,27 @@ def melody(bar: Bar, manner: Manner) -> Iterator[Note]:
     walker = _walker(bar, manner)
     config = bar.config
     phrase, place = divmod(bar.index, config.phrase_len_bars)
-    source = _source(bar, walker, place)
-    if source is None:
-        slots, offsets = _invent(bar, manner, phrase, place), None
+    motif = _source(bar, walker, place)
+    if motif is None:
+        played, slots = None, _invent(bar, manner, phrase, place)
     else:
-        source = _varied(bar, source) if config.melody_engine == "procedural" else source
-        slots, offsets = tuple((step.slot, step.length) for step in source), [step.offset for step in source]
+        # The motif is kept as it was, so that variations do not add up.
+        played = _varied(bar, motif) if config.melody_engine == "procedural" else motif
+        slots = tuple((step.slot, step.length) for step in played)
     closes = place == config.phrase_len_bars - 1
     stable = has_cadence(phrase, config.cadence_strength) if closes else None
     if stable is not None:
         slots = _breathe(bar, slots, stable)
-    degrees = _degrees(bar, walker, manner, place, slots, offsets, stable)
-    walker.keep(bar.index, place, _cell(bar, manner, slots, degrees, offsets), config.phrase_len_bars)
+    degrees = _degrees(bar, walker, manner, place, slots, played, stable)
+    chromatic = [
+        not (closes and number == len(slots) - 1)
+        and walker.leaves_scale(config.chromatic_prob, played[number].is_chromatic if played else None)
+        for number in range(len(slots))
+    ]
+    walker.keep(bar.index, place, motif or _cell(bar, manner, slots, degrees, chromatic), config.phrase_len_bars)
     if degrees:
         walker.degree = degrees[-1]
-    yield from _notes(bar, walker, manner, place, slots, degrees, closes)
+    yield from _notes(bar, manner, place, slots, degrees, chromatic, closes)
 
 
 def _walker(bar: Bar, manner: Manner) -> Walker:
@@ -159,7 +177,7 @@ def _target(bar: Bar, manner: Manner, position: float) -> float:
 
 
 def _notes(
-    bar: Bar, walker: Walker, manner: Manner, place: int, slots: Slots, degrees: list[int], closes: bool
+    bar: Bar, manner: Manner, place: int, slots: Slots, degrees: list[int], chromatic: list[bool], closes: bool
 ) -> Iterator[Note]:
     """The notes of a bar: pitches, dynamics, chromatic neighbours."""
     config = bar.config
@@ -181,7 +199,7 @@ def _notes(
         if not last and bar.piece.light > 0:
             # Lifted off sooner, but not so far that there is a rest.
             length -= bar.piece.light * min(0.35 * length, 0.2)
-        if not last and walker.leaves_scale(config.chromatic_prob):
+        if chromatic[number]:
             beside = float(_beside(round(pitch), bar, at))
             quick = 0.25 * bar.piece.bpm / 60.0
             if length <= 1.6 * quick:
@@ -195,20 +213,15 @@ def _notes(
 
 
 def _held_length(bar: Bar, at: float, length: float, degree: int) -> float:
-    """Return the length of a note; it ends at the change of chord if its pitch is not in the next chord. During a short chord from
-    outside the scale, it is held unless it is a semitone from one of that chord's tones."""
+    """Return the length of a note; it ends at a change of chord if its pitch is a semitone from a tone of the next chord."""
     here = bar.chord(at)
     pitch, end = here.scale[degree % 7], at + length - _SHORT_SECONDS * bar.piece.bpm / 60.0
     change = here.end - bar.start
     while change < end:
         after = bar.chord(change + 0.01)
-        leads = after.scale != bar.piece.scale and after.length <= 2.0
-        if leads and all((pitch - tone) % 12 not in (1, 11) for tone in after.tones):
-            change = after.end - bar.start
-        elif after.scale[degree % 7] != pitch or degree % 7 not in _triad(bar, change + 0.01):
+        if any((pitch - tone) % 12 in (1, 11) for tone in after.tones):
             return change - at
-        else:
-            break
+        change = after.end - bar.start
     return length
 
 
@@ -221,11 +234,11 @@ _FULLNESS = {"opening": 0.95, "statement": 1.0, "departure": 0.85, "height": 1.1
 
 
 def _source(bar: Bar, walker: Walker, place: int) -> Cell | None:
-    """Return the cell that this bar repeats, or None: that of the theme at the beginning of a section, else that of the
-    same position in the previous phrase; in the first phrase that of the previous bar."""
+    """Return the cell that this bar repeats, or None: that of the theme at the beginning of a section and after a rest,
+    else that of the same position in the previous phrase; in the first phrase that of the previous bar."""
     phrase_bars = bar.config.phrase_len_bars
     before = walker.cells.get(bar.index - phrase_bars)
-    if bar.index % SECTION_BARS < phrase_bars and bar.section.role != "departure":
+    if (bar.index % SECTION_BARS < phrase_bars or not before) and bar.section.role != "departure":
         before = walker.theme.get(place) or before
     if not before and place:
         before = walker.cells.get(bar.index - 1)
@@ -269,7 +282,7 @@ def _invent(bar: Bar, manner: Manner, phrase: int, place: int) -> Slots:
     # A bar begins within its first beat and notes are held, so that rests between phrases are clearly longer.
     slots[0] %= 4
     ends = [*slots, SLOTS][1:]
-    return tuple((slot, float(min(end - slot, 12))) for slot, end in zip(slots, ends, strict=True))
+    return tuple((slot, float(end - slot)) for slot, end in zip(slots, ends, strict=True))
 
 
 def _weight(slot: int, syncopation: float) -> float:
@@ -309,9 +322,9 @@ they are at least a whole tone from other chord tones."""
 
 
 def _degrees(
-    bar: Bar, walker: Walker, manner: Manner, place: int, slots: Slots, offsets: list[int] | None, stable: bool | None
+    bar: Bar, walker: Walker, manner: Manner, place: int, slots: Slots, motif: Cell | None, stable: bool | None
 ) -> list[int]:
-    """Return the scale degree of each note: a walk on the style's ladder, or repeated ``offsets`` from a fitting
+    """Return the scale degree of each note: a walk on the style's ladder, or a repeated ``motif`` from a fitting
     degree.
 
     ``stable`` is whether the last note of a phrase is stable; ``None`` within a phrase.
@@ -321,39 +334,42 @@ def _degrees(
     moves = bar.rng.random((SLOTS, 3))
     here = _nearest_rung(rungs, walker.degree)
     before = walker.degree
-    if offsets is not None:
-        here = _anchor(bar, manner, rungs, here, place, slots, offsets)
+    if motif is not None:
+        here = _anchor(bar, manner, rungs, here, place, slots, motif)
     start, found = here, []
     for number, (slot, length) in enumerate(slots):
         position = (place + slot / SLOTS) / bar.config.phrase_len_bars
-        if offsets is None:
+        if motif is None:
             here = _walk(bar, manner, rungs, here, moves[slot], position)
         else:
-            here = _inside(start + offsets[number], len(rungs))
+            here = _inside(start + motif[number].offset, len(rungs))
         if stable is not None and number == len(slots) - 1:
             degree = _rest(bar, rungs[here], slot / 4, stable, low, high)
         else:
-            way = offsets[number] - offsets[number - 1] if offsets and number else 0
-            degree = _fitting(bar, rungs[here], before, way, slot, manner.sounds(length), low, high)
+            direction = motif[number].direction if motif and number else None
+            degree = _fitting(bar, rungs[here], before, direction, slot, manner.sounds(length), low, high)
         found.append(degree)
         before = degree
-        if offsets is None:
+        if motif is None:
             here = _nearest_rung(rungs, degree)
     return found
 
 
-def _cell(bar: Bar, manner: Manner, slots: Slots, degrees: list[int], offsets: list[int] | None) -> Cell:
-    """Return the cell of a bar: its own motif, or for a repetition the same cell again."""
-    if offsets is None:
-        rungs = _rungs(bar, manner.ladder, *_register(bar))
-        places = [_nearest_rung(rungs, degree) for degree in degrees]
-        offsets = [place - places[0] for place in places]
-    return tuple(Step(slot, length, offset) for (slot, length), offset in zip(slots, offsets, strict=False))
+def _cell(bar: Bar, manner: Manner, slots: Slots, degrees: list[int], chromatic: list[bool]) -> Cell:
+    """Return the cell that the notes of a bar define."""
+    rungs = _rungs(bar, manner.ladder, *_register(bar))
+    places = [_nearest_rung(rungs, degree) for degree in degrees]
+    directions = [0, *(int(after > before) - int(after < before) for before, after in pairwise(degrees))]
+    return tuple(
+        Step(slot, length, place - places[0], direction, is_chromatic)
+        for (slot, length), place, direction, is_chromatic in zip(slots, places, directions, chromatic, strict=True)
+    )
 
 
-def _anchor(bar: Bar, manner: Manner, rungs: list[int], here: int, place: int, slots: Slots, offsets: list[int]) -> int:
+def _anchor(bar: Bar, manner: Manner, rungs: list[int], here: int, place: int, slots: Slots, motif: Cell) -> int:
     """Return the ladder step from which a motif fits the chord best, near the melody's position and its contour."""
     target = _target(bar, manner, place / bar.config.phrase_len_bars)
+    offsets = [step.offset for step in motif]
     lowest, highest = min(offsets), max(offsets)
 
     def cost(start: int) -> float:
@@ -432,14 +448,16 @@ def _apart(bar: Bar, degree: int, at: float) -> bool:
     )
 
 
-def _fitting(bar: Bar, degree: int, before: int, way: int, slot: int, length: float, low: int, high: int) -> int:
-    """Return the nearest degree that fits, preferably not the previous one, and for a motif preferably in the direction
-    ``way``."""
+def _fitting(
+    bar: Bar, degree: int, before: int, direction: int | None, slot: int, length: float, low: int, high: int
+) -> int:
+    """Return the nearest degree that fits, preferably not the previous one, and for a motif preferably in its ``direction``
+    from the previous one."""
     near = [d for d in range(max(degree - 4, low), min(degree + 4, high) + 1) if _fits(bar, d, slot, length)]
 
     def cost(d: int) -> tuple[float, int]:
-        turned = way != 0 and (d - before) * way <= 0
-        return abs(d - degree) + (1.1 if d == before and d != degree else 0.0) + 2.5 * turned, d
+        turned = direction is not None and (d > before) - (d < before) != direction
+        return abs(d - degree) + (1.1 if d == before and d != degree else 0.0) + 4.0 * turned, d
 
     return min(near, key=cost, default=degree)
 

@@ -43,12 +43,13 @@ def struck(
 def bell(hit: Hit) -> Mono:
     """A small church bell: hum, prime, a minor third, fifth, octave and the brighter ones."""
     s = min(3.2 * (440.0 / hit.hz) ** 0.3, 1.6 * hit.seconds + 1.0)
-    return struck(
+    tone = struck(
         hit,
         (0.5, 1.0, 1.2, 1.5, 2.0, 2.67, 3.01, 4.1),
         (0.25, 0.7, 0.3, 0.2, 0.5, 0.22, 0.2, 0.12),
         (1.2 * s, s, 0.8 * s, 0.6 * s, 0.6 * s, 0.4 * s, 0.3 * s, 0.2 * s),
     )
+    return _knocked(hit, tone, 0.8, 5200.0, 0.02, 19)
 
 
 def chime(hit: Hit) -> Mono:
@@ -115,7 +116,8 @@ def piano(hit: Hit) -> Mono:
     ratios = np.concatenate([stiff, stiff[:4] * 1.0011])
     levels = np.concatenate([level, 0.6 * level[:4]])
     seconds = np.concatenate([s, 1.3 * s[:4]])
-    return struck(hit, tuple(ratios), tuple(0.7 * levels), tuple(seconds), 2200.0)
+    tone = struck(hit, tuple(ratios), tuple(0.7 * levels), tuple(seconds), 3200.0)
+    return _knocked(hit, tone, 0.85, 2800.0, 0.03, 20)
 
 
 def _string(hit: Hit, seconds: float, brightness: float, position: float, cutoff_hz: float) -> Mono:
@@ -136,7 +138,7 @@ def harp(hit: Hit) -> Mono:
 
 
 def nylon(hit: Hit) -> Mono:
-    return _string(hit, 1.6 * (262.0 / hit.hz) ** 0.4, 0.35, 0.17, 2400.0)
+    return _knocked(hit, _string(hit, 1.6 * (262.0 / hit.hz) ** 0.4, 0.35, 0.17, 2400.0), 0.5, 4600.0, 0.006, 21)
 
 
 def bass_string(hit: Hit) -> Mono:
@@ -150,8 +152,9 @@ def blip(hit: Hit) -> Mono:
     """A short electronic chirp that falls onto its pitch."""
     time = _time(hit, hit.frames(0.16))
     turns = hit.hz * (time + 0.5 * 0.012 * (1 - _fall(time, 0.012)))
-    tone = (sine(turns) + sine(3 * turns) * np.float32(0.3 * min(hit.open, 2.0))) * _fall(time, 0.035)
-    return edges((0.5 * tone).astype(np.float32, copy=False), hit.attack_frames)
+    tone = (sine(turns) + sine(3 * turns) * np.float32(0.4 * min(hit.open, 2.0))) * _fall(time, 0.045)
+    tone = edges((0.5 * tone).astype(np.float32, copy=False), hit.attack_frames)
+    return _knocked(hit, tone, 0.5, 6000.0, 0.02, 22)
 
 
 # --- drums --------------------------------------------------------------------------------------------------------
@@ -183,6 +186,12 @@ def _mix(*parts: tuple[float, Mono]) -> Mono:
     return out
 
 
+def _knocked(hit: Hit, tone: Mono, level: float, hz: float, ring: float, salt: int) -> Mono:
+    """Return a tone with the noise of its hammer, mallet or finger, at frequencies where other layers have little energy."""
+    knock = _burst(hit, 6.0 * ring, ring, hz, BAND, 0.7, salt)
+    return _mix((1.0, tone), (level * hit.edge, edges(knock, min(hit.attack_frames, len(knock) // 2))))
+
+
 def _drum(hit: Hit, *parts: tuple[float, Mono]) -> Mono:
     return edges(_mix(*parts), hit.attack_frames)
 
@@ -199,22 +208,24 @@ def kick(hit: Hit) -> Mono:
 
 def deep_kick(hit: Hit) -> Mono:
     """The long electronic kick."""
-    return _drum(hit, (0.9, _sweep(hit, 240, 43, 0.03, 0.35, 1.1)))
+    click = _burst(hit, 0.04, 0.008, 5000, LOW, salt=26)
+    return _drum(hit, (0.9, _sweep(hit, 240, 43, 0.03, 0.35, 1.1)), (0.5 * hit.edge, click))
 
 
 def lub(hit: Hit) -> Mono:
-    body = _sweep(hit, 88, 50, 0.05, 0.1, 0.4)
-    return _drum(hit, (0.7, body), (1.0, _burst(hit, 0.16, 0.04, 800, LOW, salt=2)))
+    tone = _drum(hit, (0.7, _sweep(hit, 88, 50, 0.05, 0.1, 0.4)), (1.0, _burst(hit, 0.16, 0.04, 800, LOW, salt=2)))
+    return _knocked(hit, tone, 0.6, 2200.0, 0.025, 24)
 
 
 def dub(hit: Hit) -> Mono:
-    return _drum(hit, (0.7, _sweep(hit, 130, 74, 0.035, 0.07, 0.3)), (1.0, _burst(hit, 0.14, 0.03, 1300, LOW, salt=3)))
+    tone = _drum(hit, (0.7, _sweep(hit, 130, 74, 0.035, 0.07, 0.3)), (1.0, _burst(hit, 0.14, 0.03, 1300, LOW, salt=3)))
+    return _knocked(hit, tone, 0.8, 3000.0, 0.03, 25)
 
 
 def click(hit: Hit) -> Mono:
     """A wood block, far away."""
     return _drum(
-        hit, (0.6, _sweep(hit, 1150, 920, 0.006, 0.025, 0.2)), (0.45, _burst(hit, 0.06, 0.012, 3600, BAND, salt=4))
+        hit, (0.6, _sweep(hit, 1150, 920, 0.006, 0.025, 0.2)), (0.8, _burst(hit, 0.06, 0.012, 3600, BAND, salt=4))
     )
 
 
@@ -280,7 +291,8 @@ def brush_tap(hit: Hit) -> Mono:
 
 def dayan(hit: Hit) -> Mono:
     """The right, tuned drum of a tabla: near-harmonic because its skin is loaded."""
-    return struck(hit, (1.0, 2.0, 3.01, 4.02, 5.1), (0.25, 0.6, 0.45, 0.2, 0.1), (0.35, 0.5, 0.4, 0.25, 0.15), 5000.0)
+    tone = struck(hit, (1.0, 2.0, 3.01, 4.02, 5.1), (0.25, 0.6, 0.45, 0.2, 0.1), (0.35, 0.5, 0.4, 0.25, 0.15), 5000.0)
+    return _knocked(hit, tone, 0.4, 3400.0, 0.012, 23)
 
 
 def dayan_closed(hit: Hit) -> Mono:

@@ -413,7 +413,7 @@ class Bus:
 
     def __init__(self, config: MusicConfig, sample_rate: int) -> None:
         # The shelf has a low corner frequency, so that brightness also changes pieces that are mostly bass.
-        shelf = _high_shelf(700.0, 9.5 * (config.brightness - 0.5) + 1.0 + nearness_db(config.space), sample_rate)
+        shelf = _high_shelf(700.0, 9.5 * (config.brightness - 0.5) + 0.5 + nearness_db(config.space), sample_rate)
         cutoff = 5600.0 * 2.0 ** (3.1 * config.brightness)
         low = _low_pass(min(cutoff, 0.45 * sample_rate), sample_rate)
         drive = {"clean": (0.0, 0.0, 0.0), "warm": (3.0, 0.25, 0.8), "gritty": (12.0, 0.1, 0.75)}[config.grain]
