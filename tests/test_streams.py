@@ -35,6 +35,12 @@ def test_the_work_goes_on_behind_a_pipe_that_has_seen_enough() -> None:
     assert list(Path("data_work/.outputs").glob("*.jsonl"))
 
 
+@pytest.mark.parametrize("command", ["--help", "configs --help", "status", "status --json"])
+def test_a_reader_that_has_seen_enough_is_no_error(command: str) -> None:
+    done = shell(f"{{ lsdata {command}; echo $? >rc; }} | true")
+    assert (Path("rc").read_text().strip(), done.stderr) == ("0", "")
+
+
 @pytest.mark.parametrize("streams", ["2>&-", "<&-", "0<&- 2>&-"])
 def test_closed_streams_do_not_keep_it_from_working(streams: str) -> None:
     done = shell(f"lsdata status --json {streams}")

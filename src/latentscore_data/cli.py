@@ -315,10 +315,6 @@ def with_errors_shown(work: Callable[[], None], name: str) -> None:
         _report(str(error), "correct the named config, file or argument", InputError.exit_code)
     except (KeyboardInterrupt, typer.Abort):  # Abort: Ctrl-C or the end of input at a question
         _report("interrupted; finished work is saved", "run the same command again to continue", EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        # The reader closed the pipe (`lsdata ... | head`), so no message can be printed.
-        streams.abandon_stdout()
-        raise typer.Exit(0) from None
     except typer.Exit:
         raise
     except OSError as error:
@@ -388,8 +384,6 @@ def main() -> None:
             app(prog_name="lsdata")
         finally:
             sys.stdout.flush()
-    except BrokenPipeError:
-        streams.abandon_stdout()
     except OutputError as error:  # the result cannot be written
         streams.abandon_stdout()
         print(f"lsdata: {error.message}\n  -> {error.remedy}", file=sys.stderr)  # noqa: T201

@@ -87,13 +87,8 @@ def console(stderr: bool = False) -> Console:
     """Return a console on stdout, or on stderr if requested or if stdout is reserved for the JSON document."""
     from rich.console import Console
 
-    class Quitting(Console):
-        def on_broken_pipe(self) -> None:
-            # rich would exit with 1, but a reader that closes the pipe is not an error.
-            raise BrokenPipeError
-
     # No markup: brackets in a path or a setting are text, not a style or a link.
-    return Quitting(stderr=stderr or OUTPUT.json, highlight=False, soft_wrap=False, markup=False, emoji=False)
+    return Console(stderr=stderr or OUTPUT.json, highlight=False, soft_wrap=False, markup=False, emoji=False)
 
 
 def say(message: str) -> None:

@@ -24,13 +24,13 @@ class _Stderr(io.FileIO):
 
 
 class _Stdout(io.FileIO):
-    """A stdout for which a failed write is an error, except if the reader closed the pipe (``| head``)."""
+    """A stdout for which a failed write is an error. Lines are dropped if the reader closed the pipe (``| head``)."""
 
     def write(self, data: Any) -> int:
         try:
             return super().write(data) or 0
         except BrokenPipeError:
-            raise
+            return len(data)
         except OSError as error:
             raise OutputError(
                 f"the result cannot be written to standard output ({error.strerror})",
@@ -66,5 +66,5 @@ def _text(raw: io.FileIO, before: Any) -> io.TextIOWrapper:
 
 
 def abandon_stdout() -> None:
-    """Discard buffered output, also at Python's exit, because the reader closed the pipe."""
+    """Discard buffered output, also at Python's exit, because it cannot be written."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
