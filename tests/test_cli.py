@@ -34,6 +34,12 @@ def test_global_options_work_on_both_sides_of_the_command(lsdata_here: Lsdata) -
     assert values["paths.root"] == {"name": "paths.root", "value": "here", "from": "flag"}
 
 
+def test_without_a_command_it_shows_its_help(lsdata: Lsdata) -> None:
+    out = lsdata()
+    assert "Usage: lsdata" in out.stdout
+    assert "bug" not in out.stderr
+
+
 def test_an_error_is_one_line_and_its_remedy_on_stderr(lsdata: Lsdata) -> None:
     out = lsdata("doctor", "--config", "nope.toml")
     assert out.returncode == 2

@@ -9,6 +9,7 @@ import functools
 import gc
 import importlib
 import inspect
+import itertools
 import logging
 import os
 import shutil
@@ -101,7 +102,7 @@ def refuse_empty_values(args: Sequence[str]) -> None:
 
     Otherwise an empty folder is the current one, and an empty model is the default one.
     """
-    for option, value in zip(args, [*args[1:], None], strict=True):
+    for option, value in itertools.zip_longest(args, args[1:]):
         if option.startswith("--") and (value == "" or (option.endswith("=") and option.count("=") == 1)):
             raise typer.BadParameter(f"the value after {option.rstrip('=')} is empty (an unset shell variable?)")
 
