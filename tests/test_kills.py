@@ -42,7 +42,7 @@ STEPS = {
     "train": ("train", "sft", "--base-model", "tiny-random", "--max-steps", "4", "--run-id", "first"),
     "improve": (
         "improve", "--name", "i", "--model", "first", "--base-model", "tiny-random", "--rounds", "1", "--n", "2",
-        "--limit", "2", "--scorer", "acoustic", "--judge", "judge.py:score", "--seconds", "2",
+        "--limit", "2", "--scorer", "acoustic", "--judge", "judge.py:score", "--seconds", "2", "--set", "dpo.margin=0",
     ),
     "model": ("export", "model", "first"),
     "run-all": ("run-all", "--sample", "--skip", "train"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import fcntl
+import hashlib
 import html
 import io
 import json
@@ -285,19 +287,39 @@ def _comment(name: str, kind: str, piece: JsonObject) -> str:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Context manager: yield a hidden draft beside ``path``, which is renamed to ``path`` on success and deleted on an error."""
+    """Context manager: yield a hidden draft beside ``path``, which is renamed to ``path`` on success and deleted on an error.
+
+    The draft that a killed process left is used again.
+    """
     if path.exists() and not path.is_file():
         # A pipe or a device is written directly: it must not be replaced by a file.
         yield path
         return
     # The target of a link is replaced, not the link.
     target = Path(os.path.realpath(path))
-    draft = target.with_name(f".latentscore-{uuid.uuid4().hex}.tmp")
-    try:
-        yield draft
-        draft.replace(target)
-    finally:
-        draft.unlink(missing_ok=True)
+    with _claimed_draft(target) as draft:
+        try:
+            yield draft
+            draft.replace(target)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _claimed_draft(target: Path) -> Iterator[Path]:
+    """Context manager: the path of a draft, locked until the end: the usual one, or another if a process is writing that."""
+    usual = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:32]
+    for name in (usual, uuid.uuid4().hex):
+        draft = target.with_name(f".latentscore-{name}.tmp")
+        with draft.open("ab") as held:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            except OSError:  # a file system without locks
+                pass
+            yield draft
+            return
 
 
 def cannot_be_written(path: Path, error: Exception) -> AudioError:

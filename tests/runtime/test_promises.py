@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from latentscore import (
     render,
     write_audio,
 )
+from latentscore.audio import replacing
 from latentscore.labels import STYLE_FIELDS
 from latentscore.synth.midi import to_midi, write_midi
 from latentscore.synth.notes import LAYERS
@@ -175,6 +177,32 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, argume
     with pytest.raises(AudioError, match=r"a\.flac: .*cannot be written"):
         write_audio(path, audio, **arguments)
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("a.flac", before)]
+
+
+def test_the_draft_of_a_killed_process_is_used_again(tmp_path: Path) -> None:
+    path, audio = tmp_path / "a.wav", Audio(np.zeros((500, 2), np.float32), RATE)
+    code = """
+        import os, signal, sys
+        from pathlib import Path
+        from latentscore.audio import replacing
+        with replacing(Path(sys.argv[1])) as draft:
+            draft.write_bytes(b"half a file, longer than the whole one" * 1000)
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code), path], check=False)
+    assert [left.suffix for left in tmp_path.iterdir()] == [".tmp"]
+    write_audio(path, audio)
+    assert list(tmp_path.iterdir()) == [path]
+    assert np.array_equal(read_audio(path).samples, audio.samples)
+
+
+def test_two_that_write_the_same_file_both_succeed(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    with replacing(path) as first, replacing(path) as second:
+        first.write_text("first")
+        second.write_text("second")
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_text() == "first"
 
 
 def test_midi_that_cannot_be_written_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,8 +116,7 @@ def piano(hit: Hit) -> Mono:
     ratios = np.concatenate([stiff, stiff[:4] * 1.0011])
     levels = np.concatenate([level, 0.6 * level[:4]])
     seconds = np.concatenate([s, 1.3 * s[:4]])
-    tone = struck(hit, tuple(ratios), tuple(0.7 * levels), tuple(seconds), 3200.0)
-    return _knocked(hit, tone, 0.85, 2800.0, 0.03, 20)
+    return struck(hit, tuple(ratios), tuple(0.7 * levels), tuple(seconds), 3200.0)
 
 
 def _string(hit: Hit, seconds: float, brightness: float, position: float, cutoff_hz: float) -> Mono:
