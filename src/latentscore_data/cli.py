@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import errno
 import functools
 import gc
 import importlib
@@ -31,6 +30,7 @@ from latentscore_data.core.base import display, streams
 from latentscore_data.core.base.errors import (
     EXIT_BUG,
     EXIT_INTERRUPTED,
+    FULL_DISK,
     FlagError,
     InputError,
     LsdataError,
@@ -117,7 +117,7 @@ def usage_errors_as_json(wanted: bool) -> Iterator[None]:
         if wanted and (message := getattr(error, "format_message", None)) is not None:
             ctx = getattr(error, "ctx", None)
             remedy = f"{ctx.command_path if ctx else 'lsdata'} --help"
-            display.print_json({"error": display.clean(message()), "remedy": remedy, "exit_code": InputError.exit_code})
+            _print_document(display.clean(message()), remedy, InputError.exit_code)
         raise
 
 
@@ -319,7 +319,7 @@ def with_errors_shown(work: Callable[[], None], name: str) -> None:
     except typer.Exit:
         raise
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno in FULL_DISK:
             _report(
                 f"a file cannot be written ({error.strerror})",
                 "free some disk space or choose another folder with --root, then run the same command again",
@@ -349,8 +349,13 @@ def _report(message: str, remedy: str, exit_code: int) -> NoReturn:
     message, remedy = display.redact(display.clean(message)), display.redact(display.clean(remedy))
     print(f"lsdata: {message}" + (f"\n  -> {remedy}" if remedy else ""), file=sys.stderr)  # noqa: T201
     if display.OUTPUT.json:
-        display.print_json({"error": message, "remedy": remedy, "exit_code": exit_code})
+        _print_document(message, remedy, exit_code)
     raise typer.Exit(exit_code)
+
+
+def _print_document(message: str, remedy: str, exit_code: int) -> None:
+    """Print an error as the JSON document of ``--json``."""
+    display.print_json({"error": message, "remedy": remedy, "exit_code": exit_code})
 
 
 def _log_to_stderr(verbose: bool) -> None:

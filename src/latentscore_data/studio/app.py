@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import ipaddress
 import json
 import logging
@@ -20,7 +19,14 @@ from latentscore import InvalidConfigError
 from latentscore.errors import LatentScoreError
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.display import clean, redact
-from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, OutputError, StoppedError
+from latentscore_data.core.base.errors import (
+    FULL_DISK,
+    InputError,
+    LsdataError,
+    MissingError,
+    OutputError,
+    StoppedError,
+)
 from latentscore_data.core.base.workers import WorkerFailure
 from latentscore_data.studio.api import ROUTES, Handler, Studio
 from latentscore_data.studio.exchange import Call, Gone, Reply, as_json
@@ -33,7 +39,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MOST_BODY_BYTES = 512 * 1024
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
 from latentscore.installed import install
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Error numbers of a write for which there is no space: a full disk, a quota, the longest allowed file."""
 
 
 class LsdataError(Exception):
