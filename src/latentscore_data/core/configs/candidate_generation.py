@@ -24,7 +24,7 @@ from latentscore_data.core.base.loop import (
 )
 from latentscore_data.core.base.payloads import Payload
 from latentscore_data.core.base.row_files import RowFiles
-from latentscore_data.core.base.rows import SPLITS, ConfigRow, VibeRow, share_out, spread, text_of
+from latentscore_data.core.base.rows import SPLITS, VibeRow, share_out, spread, text_of
 from latentscore_data.core.base.sample import sample_vibes
 from latentscore_data.core.base.settings import ConfigsSettings, PromptsSettings
 from latentscore_data.core.base.summary import Progress, Summary
@@ -204,7 +204,6 @@ async def _answer(row: VibeRow, llm: LLM, settings: ConfigsSettings, prompts: Pr
     }
     if any(candidate and candidate["title"].endswith(TITLE_CUT) for candidate in candidates):
         line["converted"] = [TITLE_SHORTENED]
-    ConfigRow.model_validate(line)
     return line
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from latentscore.files import read_whole
@@ -97,7 +97,12 @@ def _read_system(path: Path) -> str:
 
 def config_prompt_hash(prompts: PromptsSettings = OWN) -> str:
     """Return a hash of the prompt for configs."""
-    return digest(system_for(prompts), vibe_message("vibe"))
+    return _hash_of(system_for(prompts))
+
+
+@lru_cache(maxsize=8)
+def _hash_of(system: str) -> str:
+    return digest(system, vibe_message("vibe"))
 
 
 @cache
