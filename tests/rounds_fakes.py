@@ -83,7 +83,6 @@ def install(
     setattr_(improve, "check_local", lambda model, runs: None)
     setattr_(renderer, "make_worker", make_fake_worker)
     setattr_(registry, "SCORERS", {"loud": Kind(), "louder": Kind(), "quiet": Kind()})
-    setattr_(improve, "SCORERS", registry.SCORERS)
 
 
 def make_rows(workspace: Workspace, validation: int = 3) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 from factories import make_payload, make_scored
 from latentscore_data.core.base.jsonl import replace_rows
 from latentscore_data.core.base.rows import ScoredRow
-from latentscore_data.core.base.settings import ScoringSettings, TrainSettings
+from latentscore_data.core.base.settings import Recipe, ScoringSettings, TrainSettings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.models.runs import RunFolder, open_run
-from latentscore_data.core.models.spec import Choices, Kind
+from latentscore_data.core.models.spec import Choices
 from latentscore_data.core.training.prepare import Prepared, prepare
 from latentscore_data.core.training.run import run_training
 
@@ -40,7 +40,7 @@ def short_system() -> str:
 
 
 def ready(
-    workspace: Workspace, kind: Kind, *overrides: str, base_model: str = "tiny-random", adapter: str | None = None,
+    workspace: Workspace, kind: Recipe, *overrides: str, base_model: str = "tiny-random", adapter: str | None = None,
     run_id: str | None = None,
 ) -> Prepared:  # fmt: skip
     """A run whose folder is ready to train."""
@@ -51,7 +51,7 @@ def ready(
     return run
 
 
-def train(workspace: Workspace, kind: Kind, *overrides: str, reward: Any = None, **start: Any) -> RunFolder:
+def train(workspace: Workspace, kind: Recipe, *overrides: str, reward: Any = None, **start: Any) -> RunFolder:
     """A finished run; ``reward`` is a user's reward."""
     if reward is not None:
         globals()["own_reward"] = reward

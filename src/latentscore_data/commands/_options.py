@@ -17,8 +17,9 @@ from latentscore_data.core.base.answerers import VERBATIM
 from latentscore_data.core.base.display import OUTPUT, print_summary, say
 from latentscore_data.core.base.errors import LsdataError
 from latentscore_data.core.base.layers import Values, nested, section_of
+from latentscore_data.core.base.rows import SPLITS
 from latentscore_data.core.base.secrets import read_dotenv
-from latentscore_data.core.base.settings import Settings, load_settings
+from latentscore_data.core.base.settings import PLACES, Settings, load_settings
 from latentscore_data.core.base.summary import Summary
 
 MODELS = "Model calls"
@@ -26,29 +27,15 @@ MODELS = "Model calls"
 # Values for shell completion. They read settings and workspace if possible and never fail: a broken settings file must
 # not break completion.
 
-SPLIT_NAMES = ("SFT-Train", "SFT-Val", "GRPO", "TEST")
-
 
 def complete_split() -> list[str]:
-    return list(SPLIT_NAMES)
-
-
-def complete_scorer() -> list[str]:
-    return ["auto", "acoustic", "clap", "judge:", *_from_settings(lambda settings: settings.scoring.scorers)]
+    return list(SPLITS)
 
 
 def complete_model() -> list[str]:
     """The offline models and the models in the settings."""
-    named = _from_settings(lambda settings: [settings.llm.model, settings.vibes.model, settings.configs.model])
+    named = from_settings(lambda settings: [settings.llm.model, settings.vibes.model, settings.configs.model])
     return sorted({"builtin/keywords", VERBATIM, *(name for name in named if name)})
-
-
-def complete_source() -> list[str]:
-    """Kinds of benchmark sources, the sources in the settings, and the runs of this workspace."""
-    kinds = ["dataset:config_payload", "litellm:", "local:"]
-    baselines = [f"baseline:{name}" for name in ("random", "keywords", "most-common", "lookup", "clap-lookup")]
-    runs = [f"local:{run}" for run in complete_run()]
-    return [*kinds, *baselines, *runs, *_from_settings(lambda settings: settings.bench.sources)]
 
 
 def complete_run() -> list[str]:
@@ -58,10 +45,10 @@ def complete_run() -> list[str]:
         folder = settings.paths.root / ".modal_outputs"
         return sorted(path.name for path in folder.iterdir() if path.is_dir())
 
-    return _from_settings(runs)
+    return from_settings(runs)
 
 
-def _from_settings(values: Callable[[Settings], list[Any]]) -> list[Any]:
+def from_settings(values: Callable[[Settings], list[Any]]) -> list[Any]:
     try:
         return values(load())
     except Exception:
@@ -129,30 +116,17 @@ RetryFailedOption = Annotated[bool | None, typer.Option("--retry-failed", help="
 OverwriteOption = Annotated[
     bool | None, typer.Option("--overwrite", help="Make these rows again; others and the cache stay.")
 ]
-ScorerOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--scorer",
-        help="auto, acoustic, clap, judge:MODEL ...; the first selects.",
-        autocompletion=complete_scorer,
-    ),
-]
 TrustScorersOption = Annotated[
     bool, typer.Option("--trust-settings", help="Run scorer code that the settings file names.")
 ]
 SearchOption = setting_option(
     "search.renders", "--search", metavar="RENDERS", max=None, help="Search: render this many configs per vibe."
 )
-JudgeOption = setting_option(
-    "search.judge", help="With --search: a scorer that must confirm the gain.", autocompletion=complete_scorer
-)
 SecondsOption = setting_option("scoring.seconds")
 WorkersOption = Annotated[int | None, typer.Option(help="Processes that render (default: one per core).", min=1)]
 OnOption = Annotated[
     str | None,
-    typer.Option(
-        metavar="here|modal|ray", help="Where the work runs.", autocompletion=lambda: ["here", "modal", "ray"]
-    ),
+    typer.Option(metavar="|".join(PLACES), help="Where the work runs.", autocompletion=lambda: list(PLACES)),
 ]
 
 

@@ -16,15 +16,15 @@ from latentscore_data.commands._options import (
 )
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.layers import Values
-from latentscore_data.core.base.settings import Settings
-from latentscore_data.core.models.spec import Choices, Kind, families
+from latentscore_data.core.base.settings import Recipe, Settings
+from latentscore_data.core.models.spec import Choices, families
 from latentscore_data.core.stages.train import trust_reward
 
 WHAT = "What is trained"
 WHERE = "Where it runs"
 JUDGE = "Evaluation"
 
-RECIPES: dict[Kind, str] = {
+RECIPE_HELP: dict[Recipe, str] = {
     "sft": """Fine-tune a base model on the SFT-Train rows.
 
     Examples:
@@ -129,7 +129,9 @@ TRUST_FLAG: dict[str, Any] = {
 }
 
 
-def settings_and_choices(kind: Kind, given: Values, chosen: dict[str, Any], dry_run: bool) -> tuple[Settings, Choices]:
+def settings_and_choices(
+    kind: Recipe, given: Values, chosen: dict[str, Any], dry_run: bool
+) -> tuple[Settings, Choices]:
     """Return the settings with the given flags of :data:`SETTING_FLAGS`, and the other choices of this run.
 
     Raises :class:`InputError` for ``--gpu`` in a run on this machine (a dry run may show its price), for reward code

@@ -13,7 +13,6 @@ from latentscore_data.commands._models import load_to_ask, show_dry_run, trusted
 from latentscore_data.commands._options import (
     DryRunOption,
     OnOption,
-    ScorerOption,
     SecondsOption,
     SeedOption,
     SystemOption,
@@ -21,20 +20,25 @@ from latentscore_data.commands._options import (
     WorkersOption,
     YesOption,
     calls_models,
-    complete_source,
+    complete_run,
     complete_split,
+    from_settings,
     repeats,
     sets_settings,
     setting_option,
     show,
 )
+from latentscore_data.commands._scorer_options import ScorerOption
 from latentscore_data.core.base.display import say
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.layers import Values
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.bench.prepare import compared
+from latentscore_data.core.bench.suites import SUITES
 from latentscore_data.core.compute.registry import make_executor
+from latentscore_data.core.generators.registry import BASELINES, KINDS
+from latentscore_data.core.generators.simple import WINNERS
 from latentscore_data.core.scoring.executor import Executor
 from latentscore_data.core.stages.base import RunContext
 from latentscore_data.core.stages.bench import (
@@ -48,10 +52,16 @@ from latentscore_data.core.stages.bench import (
 from latentscore_data.core.stages.spending import RunPlan
 
 LISTENERS = "People listen"
-SOURCES_HELP = (
-    "Source: dataset:config_payload, litellm:MODEL, local:PATH, "
-    "baseline:NAME (random, keywords, most-common, lookup, clap-lookup)."
-)
+SOURCES_HELP = f"Source: dataset:{WINNERS}, litellm:MODEL, local:PATH, baseline:NAME ({', '.join(BASELINES)})."
+
+
+def complete_source() -> list[str]:
+    """The kinds of sources, the sources in the settings, and the runs of this workspace."""
+    kinds = [f"{kind}:" for kind in KINDS if kind not in ("baseline", "dataset")]
+    baselines = [f"baseline:{name}" for name in BASELINES]
+    runs = [f"local:{run}" for run in complete_run()]
+    named = from_settings(lambda settings: settings.bench.sources)
+    return [f"dataset:{WINNERS}", *kinds, *baselines, *runs, *named]
 
 
 def one_split(splits: list[str]) -> str:
@@ -69,9 +79,7 @@ OPTIONS = {
         list[str] | None,
         typer.Option("--split", help="Split whose rows the sources answer.", autocompletion=complete_split),
     ],
-    "bench.suite": setting_option(
-        "bench.suite", metavar="NAME|FILE", help="short, typo, out-of-domain, controllability, or a file."
-    ),
+    "bench.suite": setting_option("bench.suite", metavar="NAME|FILE", help=f"{', '.join(SUITES)}, or a file."),
     "bench.limit": setting_option("bench.limit"),
     "prompts.system": SystemOption,
     "scoring.scorers": ScorerOption,

@@ -13,10 +13,8 @@ from latentscore_data.commands._models import load_to_ask, show_dry_run, trusted
 from latentscore_data.commands._options import (
     DryRunOption,
     ExamplesOption,
-    JudgeOption,
     ModelOption,
     OnOption,
-    ScorerOption,
     SearchOption,
     SecondsOption,
     SeedOption,
@@ -31,6 +29,7 @@ from latentscore_data.commands._options import (
     setting_option,
     show,
 )
+from latentscore_data.commands._scorer_options import JudgeOption, ScorerOption
 from latentscore_data.core.base.display import say
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.layers import Values

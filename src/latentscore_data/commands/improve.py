@@ -12,19 +12,18 @@ from latentscore_data.commands._options import (
     DryRunOption,
     MaxCostOption,
     OnOption,
-    ScorerOption,
     SearchOption,
     SecondsOption,
     TrustScorersOption,
     WorkersOption,
     YesOption,
     complete_run,
-    complete_scorer,
     load,
     sets_settings,
     setting_option,
     show,
 )
+from latentscore_data.commands._scorer_options import ScorerOption, complete_scorer
 from latentscore_data.commands._train_tables import show_sweep
 from latentscore_data.core.base.display import OUTPUT, money, print_facts, say
 from latentscore_data.core.base.layers import Values

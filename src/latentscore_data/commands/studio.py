@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from latentscore_data.commands._options import ModelOption, ScorerOption, TrustScorersOption, WorkersOption, load, show
+from latentscore_data.commands._options import ModelOption, TrustScorersOption, WorkersOption, load, show
+from latentscore_data.commands._scorer_options import ScorerOption
 from latentscore_data.core.base.display import OUTPUT, print_json, say
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.settings import chosen

@@ -11,7 +11,7 @@ from latentscore_data.commands._train_options import (
     ADAPTER_FLAG,
     CHOICE_FLAGS,
     PRESET_FLAG,
-    RECIPES,
+    RECIPE_HELP,
     REMOTE_AND_JUDGE_FLAGS,
     SETTING_FLAGS,
     START_FLAGS,
@@ -21,9 +21,10 @@ from latentscore_data.commands._train_options import (
 from latentscore_data.commands._train_tables import show_check, show_plans, show_runs, show_sweep
 from latentscore_data.core.base.layers import Values
 from latentscore_data.core.base.ledger import SpendTracker
+from latentscore_data.core.base.settings import Recipe
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.modal import check_code
-from latentscore_data.core.models.spec import Kind, kind_of_sweep
+from latentscore_data.core.models.spec import kind_of_sweep
 from latentscore_data.core.stages.train import (
     StartOptions,
     attach_run,
@@ -43,7 +44,7 @@ app = typer.Typer(
 )
 
 
-def _add_recipe(kind: Kind, about: str) -> None:
+def _add_recipe(kind: Recipe, about: str) -> None:
     """Add the command of a recipe. All recipes have the same options; GRPO and DPO also have --adapter."""
     some = {**({} if kind == "sft" else ADAPTER_FLAG), **(TRUST_FLAG if kind == "grpo" else {})}
 
@@ -63,7 +64,7 @@ def _add_recipe(kind: Kind, about: str) -> None:
     app.command(kind)(recipe)
 
 
-for _kind, _about in RECIPES.items():
+for _kind, _about in RECIPE_HELP.items():
     _add_recipe(_kind, _about)
 
 

@@ -27,12 +27,18 @@ from latentscore_data.core.base.errors import FLAG, InputError
 from latentscore_data.core.base.layers import Layer, Resolved, Values, did_you_mean, leaves, resolve
 from latentscore_data.core.base.names import printable
 from latentscore_data.core.base.proxies import check_address
+from latentscore_data.core.base.rows import SPLITS, Split
 
 log = logging.getLogger(__name__)
 
 SETTINGS_FILE = "latentscore.toml"
 BUILTIN_MODEL = "builtin/keywords"
 EXACT_UP_TO = 100_000
+Place = Literal["here", "modal", "ray"]
+"""Where work runs: the values of ``--on``, and the names in ``core/compute/registry.py``."""
+PLACES: tuple[Place, ...] = get_args(Place)
+Recipe = Literal["sft", "grpo", "dpo"]
+"""The kinds of training; the names in ``RECIPES`` of ``core/training/run.py``."""
 OLD_HERE = "local"
 """The name of ``--on here`` in version 0.1."""
 
@@ -283,7 +289,7 @@ class ConfigsSettings(Section):
     """Longest answer, in tokens."""
     limit: int | None = Field(default=None, ge=1)
     """Maximum number of vibe rows; they are spread over splits and texts."""
-    splits: list[Literal["SFT-Train", "SFT-Val", "GRPO", "TEST"]] = ["SFT-Train", "SFT-Val", "GRPO", "TEST"]
+    splits: list[Split] = list(SPLITS)
     """Splits to make configs for."""
     vibes_per_call: int = Field(default=1, ge=1, le=64)
     """Packing: number of vibes in one call; more saves tokens, and a failed call is repeated vibe by vibe."""
@@ -483,9 +489,9 @@ class ComputeSettings(Section):
 class TrainSettings(Section):
     skip: bool = False
     """Skip this stage in run-all."""
-    recipes: list[Literal["sft", "grpo", "dpo"]] = ["sft"]
+    recipes: list[Recipe] = ["sft"]
     """Recipes that run-all trains, in this order."""
-    on: Literal["here", "modal", "ray"] = "here"
+    on: Place = "here"
     """Where training runs: on this machine, on Modal or on a Ray cluster."""
     base_model: str = "gemma3-270m"
     """Base model: a short name (gemma3-270m, qwen3-600m, tiny-random), a hub id, a folder, a GGUF file or a run."""
@@ -571,7 +577,7 @@ class ImproveSettings(Section):
 class BenchSettings(Section):
     sources: list[str] = ["dataset:config_payload", "baseline:random", "baseline:lookup"]
     """Sources to compare: KIND:NAME[=LABEL]."""
-    split: Literal["SFT-Train", "SFT-Val", "GRPO", "TEST"] = "TEST"
+    split: Split = "TEST"
     """Split whose rows the sources answer."""
     suite: str | None = None
     """Prompts to use instead of a split: short, typo, out-of-domain, controllability, or your own JSONL file."""
@@ -624,7 +630,7 @@ class CheckSettings(Section):
 class ExportSettings(Section):
     kinds: list[Literal["map", "dataset", "chat", "model", "report"]] = ["map", "dataset"]
     """Exports that run-all makes."""
-    splits: list[Literal["SFT-Train", "SFT-Val", "GRPO", "TEST"]] = ["SFT-Train", "SFT-Val", "GRPO", "TEST"]
+    splits: list[Split] = list(SPLITS)
     """Splits in maps, data sets and chat files; exclude TEST from a map that a benchmark uses for look-up."""
     map_kind: Literal["text", "audio"] = "text"
     """Embeddings of a map: text (of the vibe) or audio (CLAP, of the winner's sound)."""

@@ -25,12 +25,12 @@ from latentscore_data.core.base.settings import (
     GrpoSettings,
     LoraSettings,
     OptimSettings,
+    Recipe,
     ScoringSettings,
     SftSettings,
     TrainSettings,
 )
 
-Kind = Literal["sft", "grpo", "dpo"]
 Method = Literal["lora", "full"]
 
 TINY_RANDOM = "tiny-random"
@@ -51,7 +51,7 @@ class TrainSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Kind
+    kind: Recipe
     run_id: str = ""
     base_model: str
     method: Method
@@ -184,15 +184,15 @@ def preset(name: str) -> dict[str, Any]:
     return members[member]
 
 
-def kind_of_sweep(kind: str, group: str) -> Kind:
+def kind_of_sweep(kind: str, group: str) -> Recipe:
     """Return ``kind``; if it is empty, the kind that begins the family's name, else ``sft``.
 
     Raises :class:`InputError` for an unknown kind.
     """
-    named = kind or next((known for known in get_args(Kind) if group.startswith(f"{known}_")), "sft")
-    if named not in get_args(Kind):
-        raise InputError(f"{kind!r} is not a kind of training", f"kinds are {', '.join(get_args(Kind))}")
-    return cast("Kind", named)
+    named = kind or next((known for known in get_args(Recipe) if group.startswith(f"{known}_")), "sft")
+    if named not in get_args(Recipe):
+        raise InputError(f"{kind!r} is not a kind of training", f"kinds are {', '.join(get_args(Recipe))}")
+    return cast("Recipe", named)
 
 
 def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
@@ -216,7 +216,7 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
 class Choices:
     """The choices for one run beyond the settings."""
 
-    kind: Kind
+    kind: Recipe
     run_id: str | None = None
     adapter: str | None = None
     presets: Sequence[str] = ()

@@ -46,10 +46,12 @@ class ScorerKind:
     """A kind of scorer: how one is made, what it costs, and where it can run.
 
     To add a scorer, write a subclass in the scorer's file and one line in ``registry.SCORERS``. ``usual`` describes
-    typical scores, so that users can interpret a score; empty if they were not measured.
+    typical scores, so that users can interpret a score; empty if they were not measured. ``argument`` names what follows the
+    scorer's name and a colon, such as MODEL in ``judge:MODEL``; empty for nothing.
     """
 
     usual: str = ""
+    argument: str = ""
 
     def make(self, name: str, deps: ScorerDeps) -> Scorer:
         """Return the scorer with this name, without loading a model. Raises :class:`InputError` or :class:`MissingError`."""

@@ -156,6 +156,8 @@ def wav_bytes(audio: Audio) -> bytes:
 
 
 class JudgeKind(ScorerKind):
+    argument = "MODEL"
+
     def make(self, name: str, deps: ScorerDeps) -> Scorer:
         return JudgeScorer(name, deps)
 

@@ -29,6 +29,11 @@ SCORERS: dict[str, ScorerKind] = {
 CUSTOM = CustomKind()
 
 
+def spellings() -> list[str]:
+    """Return how a user writes each scorer of the table: ``acoustic``, ``judge:MODEL``."""
+    return [f"{name}:{kind.argument}" if kind.argument else name for name, kind in SCORERS.items()]
+
+
 def kind_of(name: str) -> ScorerKind:
     """Return the kind of the scorer with this name. Raises :class:`InputError` for an unknown name."""
     kind = SCORERS.get(name.partition(":")[0])
@@ -37,7 +42,7 @@ def kind_of(name: str) -> ScorerKind:
     if ":" in name:
         return CUSTOM
     raise InputError(
-        f"unknown scorer {name}", f"scorers are auto, {', '.join(SCORERS)}, path/to/file.py:fn and module:fn"
+        f"unknown scorer {name}", f"scorers are auto, {', '.join(spellings())}, path/to/file.py:fn and module:fn"
     )
 
 

@@ -21,7 +21,7 @@ from latentscore_data.core.base.jsonl import read_lines, read_object, read_rows,
 from latentscore_data.core.base.ledger import SpendTracker
 from latentscore_data.core.base.row_files import RowFiles
 from latentscore_data.core.base.rows import ScoredRow, VibeRow, spread
-from latentscore_data.core.base.settings import Settings, TrainSettings
+from latentscore_data.core.base.settings import Recipe, Settings, TrainSettings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.estimates import cap_usd
@@ -34,10 +34,10 @@ from latentscore_data.core.models.base_models import absolute_base, adapter_base
 from latentscore_data.core.models.engines import check_local
 from latentscore_data.core.models.local_names import place_of, weights_facts
 from latentscore_data.core.models.runs import RunFolder, newest_sft
-from latentscore_data.core.models.spec import Choices, Kind, check_run_id, effective_settings, unnamed
+from latentscore_data.core.models.spec import Choices, check_run_id, effective_settings, unnamed
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.executor import Executor, RemoteJobEstimate
-from latentscore_data.core.scoring.registry import SCORERS, make_scorers, resolve_auto, scorer_names
+from latentscore_data.core.scoring.registry import make_scorers, resolve_auto, scorer_names, spellings
 from latentscore_data.core.scoring.renderer import LocalRenderer
 from latentscore_data.core.stages.base import RunContext, Stage
 from latentscore_data.core.stages.configs import paid_scorers, run_generate, run_score
@@ -79,8 +79,8 @@ class Rounds:
     def judge(self) -> str:
         """The scorer that decides. Raises :class:`InputError` unless it is named and differs from the guide."""
         judge, guide = self.settings.improve.judge, self.guide
-        others = [name for name in (*SCORERS, "path/to/file.py:fn") if name != guide]
-        choices = f"--judge takes another scorer than {guide}: {', '.join(others).replace('judge,', 'judge:MODEL,')}"
+        others = [name for name in (*spellings(), "path/to/file.py:fn") if name != guide]
+        choices = f"--judge takes another scorer than {guide}: {', '.join(others)}"
         if judge is None:
             raise InputError(f"no judge is named, and {guide} chooses the answers", choices)
         resolved = resolve_auto(self.settings.scoring)[0] if judge == "auto" else judge
@@ -109,7 +109,7 @@ class Rounds:
         return self.base if newest is None else newest.run_id
 
     @property
-    def method(self) -> Kind:
+    def method(self) -> Recipe:
         """The recipe of a round."""
         return self.settings.improve.method
 

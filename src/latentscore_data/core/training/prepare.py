@@ -19,6 +19,7 @@ from latentscore_data.core.base.rows import ScoredRow, spread
 from latentscore_data.core.base.settings import (
     DpoSettings,
     PromptsSettings,
+    Recipe,
     ScoringSettings,
     TrainSettings,
 )
@@ -29,7 +30,6 @@ from latentscore_data.core.models.runs import RunFolder, find_runs, newest_sft, 
 from latentscore_data.core.models.spec import (
     Choices,
     DataFact,
-    Kind,
     Origins,
     TrainSpec,
     build_spec,
@@ -174,12 +174,12 @@ def _same_path(one: str, other: str) -> bool:
     return Path(one).exists() and Path(one).resolve() == Path(other)
 
 
-def split_of(kind: Kind, settings: TrainSettings) -> str:
+def split_of(kind: Recipe, settings: TrainSettings) -> str:
     """Return the split that a kind of training uses."""
     return {"sft": "SFT-Train", "grpo": "GRPO", "dpo": settings.dpo.split}[kind]
 
 
-def training_files(workspace: Workspace, kind: Kind, settings: TrainSettings) -> dict[str, Path]:
+def training_files(workspace: Workspace, kind: Recipe, settings: TrainSettings) -> dict[str, Path]:
     """Return the files that a kind of training reads: ``train``, and ``val`` and ``marks`` if they exist."""
     files = {"train": workspace.scored(split_of(kind, settings))}
     if (validation := workspace.scored(VALIDATION_SPLIT)).exists():
@@ -189,7 +189,7 @@ def training_files(workspace: Workspace, kind: Kind, settings: TrainSettings) ->
     return files
 
 
-def training_rows(workspace: Workspace, kind: Kind, settings: TrainSettings) -> Rows:
+def training_rows(workspace: Workspace, kind: Recipe, settings: TrainSettings) -> Rows:
     """Read the rows by role. Raises :class:`MissingError` if there are none to train on."""
     files = training_files(workspace, kind, settings)
     train = list(read_rows(files["train"], ScoredRow, torn="drop")) if files["train"].exists() else []

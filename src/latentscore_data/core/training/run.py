@@ -21,6 +21,7 @@ from latentscore_data.core.base.errors import LsdataError, MissingError, OutputE
 from latentscore_data.core.base.jsonl import replace_json
 from latentscore_data.core.base.manifest import utc_now
 from latentscore_data.core.base.rows import selection_scorers
+from latentscore_data.core.base.settings import Recipe
 from latentscore_data.core.models.base_models import BASE_FILE, adapter_base, load_base, pick_device, weights_digest
 from latentscore_data.core.models.ranks import is_first
 from latentscore_data.core.models.runs import RunFolder
@@ -39,7 +40,7 @@ from latentscore_data.core.training.run_health import draw, finite
 
 log = logging.getLogger(__name__)
 
-RECIPES = {
+RECIPES: dict[Recipe, str] = {
     "sft": "latentscore_data.core.training.sft:train_sft",
     "grpo": "latentscore_data.core.training.grpo:train_grpo",
     "dpo": "latentscore_data.core.training.dpo:train_dpo",
