@@ -1,4 +1,5 @@
-"""Writes what is made from the code: the settings example, the command reference, the commands' help, the module map.
+"""Writes what is made from the code: the settings example, the command reference, the commands' help, the module map, and the
+tables of labels.
 
 Run with ``make docs``; a test fails when one of them is out of date.
 """
@@ -148,11 +149,38 @@ def _modules() -> Iterator[tuple[str, list[tuple[str, str]]]]:
 MAP_START, MAP_END = "<!-- module map: made by docs/make.py -->", "<!-- end of module map -->"
 
 
+def filled(page: str, start: str, end: str, text: str) -> str:
+    """The page with this text between the two marks."""
+    before, _, rest = page.partition(start)
+    _, _, after = rest.partition(end)
+    return f"{before}{start}{text}{end}{after}"
+
+
 def with_module_map(page: str) -> str:
     """The architecture page with its module map as new."""
-    before, _, rest = page.partition(MAP_START)
-    _, _, after = rest.partition(MAP_END)
-    return f"{before}{MAP_START}\n{module_map()}\n{MAP_END}{after}"
+    return filled(page, MAP_START, MAP_END, f"\n{module_map()}\n")
+
+
+LABELS_START, LABELS_END = "<!-- labels: made by docs/make.py -->\n", "<!-- end of labels -->"
+
+
+def label_tables() -> str:
+    """What each label of a layer sounds like: the docstring of its function. Those of the melody share one function."""
+    from latentscore.synth.styles import STYLES
+
+    lines: list[str] = []
+    for layer, styles in STYLES.items():
+        if layer != "melody":
+            lines += [f"\n**{layer}**\n", "| label | what sounds |", "|---|---|"]
+            lines += [
+                f"| `{name}` | {' '.join((style.play.__doc__ or '').split())} |" for name, style in styles.items()
+            ]
+    return "\n".join(lines) + "\n\n"
+
+
+def with_labels(page: str) -> str:
+    """The page about the sound with its tables of labels as new."""
+    return filled(page, LABELS_START, LABELS_END, label_tables())
 
 
 READINGS_START, READINGS_END = "<!-- readings: made by docs/make.py -->", "<!-- end of readings -->"
@@ -191,9 +219,7 @@ def readings() -> str:
 
 def with_readings(page: str) -> str:
     """The page about meaning with its table as new."""
-    before, _, rest = page.partition(READINGS_START)
-    _, _, after = rest.partition(READINGS_END)
-    return f"{before}{READINGS_START}\n{readings()}{READINGS_END}{after}"
+    return filled(page, READINGS_START, READINGS_END, f"\n{readings()}")
 
 
 LEAKAGE_START, LEAKAGE_END = "<!-- leakage of the sample: made by docs/make.py -->\n", "<!-- end -->\n"
@@ -207,19 +233,18 @@ def with_leakage(page: str) -> str:
         # There, no settings file can decide anything.
         said = subprocess.run(run, capture_output=True, text=True, env=env, cwd=root, check=True).stderr
     lines = [f"{line.rstrip()}\n" for line in said.splitlines() if line.startswith("vibes: leakage")]
-    before, _, rest = page.partition(LEAKAGE_START)
-    _, _, after = rest.partition(LEAKAGE_END)
-    return f"{before}{LEAKAGE_START}```text\n{''.join(lines)}```\n{LEAKAGE_END}{after}"
+    return filled(page, LEAKAGE_START, LEAKAGE_END, f"```text\n{''.join(lines)}```\n")
 
 
 def documents() -> dict[Path, str]:
     """Path and text of what follows from settings, commands and docstrings."""
-    architecture = ROOT / "docs" / "architecture.md"
+    architecture, sound = (ROOT / "docs" / f"{name}.md" for name in ("architecture", "sound"))
     return {
         ROOT / "latentscore.toml.example": settings_example(),
         ROOT / "docs" / "cli.md": command_reference(),
         ROOT / "src/latentscore_data/commands/help.json": command_outlines(),
         architecture: with_module_map(architecture.read_text(encoding="utf-8")),
+        sound: with_labels(sound.read_text(encoding="utf-8")),
     }
 
 

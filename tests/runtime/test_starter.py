@@ -37,7 +37,8 @@ def test_there_are_pairs_and_each_is_a_full_answer() -> None:
     assert len(PAIRS) >= 155
     for row in _rows():
         assert set(row) == {"vibe", "title", "thinking", "config", "palettes"}
-        assert set(row["config"]) == set(FIELDS)  # type: ignore[call-overload]
+        differ = set(row["config"]) ^ set(FIELDS)  # type: ignore[call-overload]
+        assert not differ, f"src/latentscore/starter/pairs_*.jsonl: fields {differ} of {row['vibe']!r}"
     for vibe, payload in PAIRS:
         assert vibe == vibe.strip()
         assert vibe
@@ -48,7 +49,10 @@ def test_there_are_pairs_and_each_is_a_full_answer() -> None:
 @pytest.mark.parametrize("name", FIELDS)
 def test_every_label_of_a_field_occurs_often_enough(name: str) -> None:
     counts = coverage.label_counts(PAIRS)[name]
-    assert {label: n for label, n in counts.items() if n < coverage.LEAST_PER_LABEL} == {}
+    rare = {label: n for label, n in counts.items() if n < coverage.LEAST_PER_LABEL}
+    assert not rare, (
+        f"each label of {name} needs {coverage.LEAST_PER_LABEL} pairs in src/latentscore/starter/pairs_*.jsonl; there are {rare}"
+    )
 
 
 def test_no_two_vibes_are_near_duplicates() -> None:
