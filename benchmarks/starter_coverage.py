@@ -2,6 +2,7 @@
 
     python benchmarks/starter_coverage.py            a summary; exit status 1 if a promise is broken
     python benchmarks/starter_coverage.py --counts   every label with its count
+    python benchmarks/starter_coverage.py --fill     after a new field: first write its default into every pair that lacks it
 
 The promises stand in ``src/latentscore/starter/README.md``; ``tests/runtime/test_starter.py`` asserts them.
 """
@@ -49,6 +50,19 @@ def load_pairs(folder: Path = FOLDER) -> list[Pair]:
     return pairs
 
 
+def fill_defaults(folder: Path = FOLDER) -> int:
+    """Write the default of each field that a pair lacks, and return the number of changed pairs."""
+    defaults = {name: spec.nearest_label(spec.default) for name, spec in FIELDS.items()}
+    changed = 0
+    for path in sorted(folder.glob("pairs*.jsonl")):
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        for row in rows:
+            changed += not set(defaults) <= set(row["config"])
+            row["config"] = {name: row["config"].get(name, default) for name, default in defaults.items()}
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return changed
+
+
 def label_counts(pairs: list[Pair]) -> dict[str, dict[Label, int]]:
     """For each field, how often each of its labels occurs, zero included."""
     counts: dict[str, dict[Label, int]] = {}
@@ -93,8 +107,11 @@ def repeated(values: list[str]) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Coverage of the starter set.")
     parser.add_argument("--counts", action="store_true", help="print every label with its count")
+    parser.add_argument("--fill", action="store_true", help="first write the default of each field that a pair lacks")
     options = parser.parse_args()
 
+    if options.fill:
+        print(f"{fill_defaults()} pairs changed")
     pairs = load_pairs()
     counts = label_counts(pairs)
     if options.counts:
