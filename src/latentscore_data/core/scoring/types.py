@@ -75,8 +75,8 @@ class EmbeddingScorer(Scorer, Protocol):
     """A scorer that first embeds a sound, independently of the vibe.
 
     The vectors are cached, so that another vibe, another wording or another run needs no new render and no new embedding.
-    ``listen_in_worker`` is a module-level function from one audio to its vector that the rendering processes can run
-    themselves, or None where listening needs a model that is loaded once.
+    ``embed_in_worker`` is a module-level function from one audio to its vector that the rendering processes can run
+    themselves, or None where embedding needs a model that is loaded once.
     """
 
     embedding_fingerprint: str
