@@ -76,7 +76,7 @@ class EmbeddingScorer(Scorer, Protocol):
 
     The vectors are cached, so that another vibe, another wording or another run needs no new render and no new embedding.
     ``embed_in_worker`` is a module-level function from one audio to its vector that the rendering processes can run
-    themselves; None if the embedding needs a model that is loaded once.
+    themselves, or None where embedding needs a model that is loaded once.
     """
 
     embedding_fingerprint: str
