@@ -188,13 +188,13 @@ READ_FIELDS = ("tempo", "mode", "brightness", "space", "density", "rhythm", "acc
 
 
 def readings() -> str:
-    """What the offline model makes of the sentences of ``tests/core/llm/meanings.jsonl``, and how many it reads right."""
+    """What the offline model makes of the sentences of ``tests/runtime/meaning/meanings.jsonl``, and how many it reads right."""
     from latentscore.meaning.offline import payload_for
 
     lines = ["| sentence | " + " | ".join(READ_FIELDS) + " | misread |", "|---" * (len(READ_FIELDS) + 2) + "|"]
     counts = []
-    tuned_on = ROOT / "tests/core/llm/meanings.jsonl"
-    for path in (tuned_on, *sorted(tuned_on.parent.parent.glob("heldout_meanings*.jsonl"))):
+    tuned_on = ROOT / "tests/runtime/meaning/meanings.jsonl"
+    for path in (tuned_on, *sorted(tuned_on.parent.glob("heldout_meanings*.jsonl"))):
         sentences = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
         wrong, kinds = 0, set()
         for said in (sentence for sentence in sentences if "expect" in sentence):

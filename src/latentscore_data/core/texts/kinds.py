@@ -24,7 +24,7 @@ class Fetch:
     overwrite: bool
 
 
-class SourceKind:
+class TextSourceKind:
     """A kind of data set. The defaults are those of a local one without settings of its own."""
 
     def contents(self, source: Source) -> list[object]:
@@ -47,7 +47,7 @@ class SourceKind:
         raise NotImplementedError
 
 
-class _Builtin(SourceKind):
+class _Builtin(TextSourceKind):
     def contents(self, source: Source) -> list[object]:
         return [file_fact(PASSAGES).sha256]
 
@@ -56,7 +56,7 @@ class _Builtin(SourceKind):
         return Sample(texts, seen, f"{len(texts)} of the {seen} bundled passages")
 
 
-class _Local(SourceKind):
+class _Local(TextSourceKind):
     def contents(self, source: Source) -> list[object]:
         assert source.path is not None
         return [(file.name, sha256_of(file)) for file in local_files(source.path)]
@@ -68,7 +68,7 @@ class _Local(SourceKind):
         return sample_local(source, settings.sample_size, settings.seed, settings.text_field, settings.encoding)
 
 
-class _Hub(SourceKind):
+class _Hub(TextSourceKind):
     def decides(self, settings: DownloadSettings) -> Mapping[str, object]:
         return {"shards": settings.shards, "oversample": settings.oversample}
 
@@ -84,10 +84,10 @@ class _Hub(SourceKind):
         return sample_hub(fetch.plan, settings, fetch.partial, made_by, overwrite=fetch.overwrite)
 
 
-KINDS: dict[Kind, SourceKind] = {"builtin": _Builtin(), "local": _Local(), "hub": _Hub()}
+KINDS: dict[Kind, TextSourceKind] = {"builtin": _Builtin(), "local": _Local(), "hub": _Hub()}
 
 
-def kind_of(source: Source) -> SourceKind:
+def kind_of(source: Source) -> TextSourceKind:
     """Return the kind of a data set."""
     return KINDS[source.kind]
 

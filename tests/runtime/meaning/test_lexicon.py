@@ -46,7 +46,7 @@ def test_plain_english_names_fields():
 
 def test_the_spoken_list_covers_every_field():
     named = {pair.split("=")[0] for _, wanted in SPOKEN for pair in wanted.split()}
-    assert named == set(FIELDS), f"tests/core/llm/spoken_fields.txt: {named ^ set(FIELDS)}"
+    assert named == set(FIELDS), f"tests/runtime/meaning/spoken_fields.txt: {named ^ set(FIELDS)}"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """What sentences mean to the offline model and to the acoustic scorer: by kind, and on sentences that were put aside.
 
-``meanings.jsonl`` holds sentences that the rules may be tuned on. ``../heldout_meanings*.jsonl`` hold three times
+``meanings.jsonl`` holds sentences that the rules may be tuned on. ``heldout_meanings*.jsonl`` hold three times
 sixty, 126 and twice 66 that are only counted; the author of the fifth knew neither rules nor seeds.
 """
 
@@ -31,7 +31,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 KINDS = lines(HERE / "meanings.jsonl")
-HELD_OUT = {path.stem: lines(path) for path in sorted(HERE.parent.glob("heldout_meanings*.jsonl"))}
+HELD_OUT = {path.stem: lines(path) for path in sorted(HERE.glob("heldout_meanings*.jsonl"))}
 
 
 def config_of(vibe: str) -> MusicConfigPrompt:
