@@ -3,11 +3,12 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 PYTEST  = $(BIN)/python -m pytest
 VECTORS = data_work/word-vectors
+FAST    = 'not ml and not browser and not long and not slow'
 
 # The tests start the program a thousand times: what it is compiled to is kept, whatever the shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo check test test-slow types fast all-but-slow test-pythons fix docs pictures word-vectors clean
+.PHONY: setup demo quick check test test-slow types fast all-but-slow test-pythons fix docs pictures word-vectors clean
 
 setup: $(VENV)/.dev  ## environment with the dev, ml, hub, modal and ray extras
 
@@ -29,6 +30,12 @@ demo: $(VENV)/.base  ## the base install, then the whole chain on the bundled pa
 	$(BIN)/lsdata run-all --sample
 	@echo "Type a sentence and hear it: $(BIN)/lsdata studio --root data_work/sample"
 
+quick: setup  ## while you work: lint, import rules and the fast tests of one folder or file: make quick T=tests/core/scoring
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(PYTEST) -x -m $(FAST) $(T)
+
 check: setup  ## lint, types and the fast tests: before every commit
 	$(MAKE) -j 2 types fast
 
@@ -44,7 +51,7 @@ types:
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 fast:
-	$(PYTEST) -n 2 --dist loadgroup -m 'not ml and not browser and not long and not slow'
+	$(PYTEST) -n 2 --dist loadgroup -m $(FAST)
 
 all-but-slow:
 	$(PYTEST) -n 2 --dist loadgroup -m 'not slow'

@@ -62,6 +62,24 @@ def commands_in(path: Path) -> Iterator[str]:
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
+FILE_NAMED = re.compile(r"`([\w./-]+\.(?:py|toml|txt|md|js))`")
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_files_that_a_page_for_contributors_names_exist(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8").partition("<!-- module map")[0]
+    now = re.sub(r"^## Modules of the first design.*?(?=^## |\Z)", "", text, flags=re.MULTILINE | re.DOTALL)
+    files = [
+        f"/{path.relative_to(ROOT)}" for folder in ("src", "tests", "docs") for path in (ROOT / folder).rglob("*.*")
+    ]
+    missing = [
+        name
+        for name in FILE_NAMED.findall(now)
+        if not (ROOT / name).exists() and not any(file.endswith(f"/{name}") for file in files)
+    ]
+    assert not missing, f"{page} names files that do not exist: {missing}"
+
+
 @pytest.mark.long
 def test_the_screen_in_the_readme_is_what_one_sees(lsdata: Lsdata) -> None:
     blocks = (ROOT / "README.md").read_text(encoding="utf-8").split("```")
