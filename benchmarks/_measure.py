@@ -1,4 +1,4 @@
-"""What the benchmarks share: a loopback server in a process of its own, rows to ask about, a child's CPU time."""
+"""Shared by the benchmarks: a loopback server in its own process, rows to ask about, the CPU time of a child process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an answer takes in each form, JSON and a line of labels: tokens, characters and seconds.
+"""Measure an answer in each form, JSON and a line of labels: tokens, characters and seconds.
 
 The answers are those of the starter set. Tokens are counted by each model's own tokenizer under its chat template. Seconds are
 those of reading the prompt and writing, greedily and one answer at a time, as many tokens as the median answer has, on this

@@ -1,4 +1,4 @@
-"""``lsdata configs --only generate`` again with its outputs deleted: 1000 rows of 2 candidates, all from the cache.
+"""Time a second run of ``lsdata configs --only generate`` without its outputs: 1000 rows of 2 candidates from the cache.
 
 Seconds of the whole process, start-up included, and whether it imported litellm or scipy. Prints one JSON line.
 """

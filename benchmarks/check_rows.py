@@ -1,4 +1,4 @@
-"""Time and memory of ``lsdata check`` on many rows: ``python benchmarks/check_rows.py --rows 100000``."""
+"""Measure time and memory of ``lsdata check`` on many rows: ``python benchmarks/check_rows.py --rows 100000``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long near-duplicates and farthest points take, and how much memory; one JSON line.
+"""Measure time and memory of near-duplicates and farthest-point sampling; one JSON line.
 
 Every result is checked: against the plain greedy loop on a part, and against rows whose duplicates are known.
 

@@ -1,4 +1,4 @@
-"""Where the dedupe threshold of an embedder should lie: cosines of pairs that say the same, and of pairs that do not.
+"""Find the dedupe threshold of an embedder: cosines of pairs with the same meaning, and of pairs with another one.
 
     python benchmarks/dedupe_threshold.py [words] [minilm | FOLDER]
 

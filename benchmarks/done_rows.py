@@ -1,4 +1,4 @@
-"""Time and memory of ``lsdata configs`` in a workspace where every row is done already; one JSON line.
+"""Measure time and memory of ``lsdata configs`` in a workspace whose rows are all done; one JSON line.
 
     python benchmarks/done_rows.py --rows 100000
     python benchmarks/done_rows.py --rows 100000 --new 1     one more vibe than there are candidates

@@ -1,4 +1,4 @@
-"""What Ray costs over the local processes: the same candidates rendered and scored both ways, in one run.
+"""Compare Ray with local processes: render and score the same candidates with both in one run.
 
     python benchmarks/executors.py [--candidates 500] [--seconds 5] [--workers 2] [--repeats 3]
 

@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of everything that reads what others wrote. Not part of the tests.
+"""Coverage-guided fuzzing of all readers of untrusted input. Not part of the tests.
 
     pip install atheris && python benchmarks/fuzz.py [TARGET] -max_total_time=60
 

@@ -1,4 +1,4 @@
-"""Fuzzing targets of the family "damaged files": what a power cut, a full disk or a broken copy leaves of a whole file.
+"""Fuzzing targets of the family "damaged files": files after a power cut, on a full disk, or copied in part.
 
 Used by ``fuzz.py``. Each takes a whole file with pieces of it overwritten, cut out or cut off. Readers refuse it with one
 line or read what is left; caches count it as missing.

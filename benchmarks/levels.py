@@ -1,4 +1,4 @@
-"""Measure how loud each style is on its own, and print the table of levels that brings its layer to its place.
+"""Measure the loudness of each style alone, and print the gains that bring each layer to its target level.
 
     python benchmarks/levels.py
 

@@ -1,4 +1,4 @@
-"""How long a map of 10,000 rows takes to open and to answer: ``python benchmarks/lookup.py [ROWS]``."""
+"""Time to open a map of 10,000 rows and to answer from it: ``python benchmarks/lookup.py [ROWS]``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well the adaptive pace fits a server that allows 50 requests/s (token bucket, burst 10) and takes 500 ms.
+"""Measure the adaptive rate limiter against a server that allows 50 requests/s (token bucket, burst 10) and takes 500 ms.
 
 Beyond the rate it answers 429 with ``Retry-After: 1``. The first seconds are left out. Prints one JSON line.
 """

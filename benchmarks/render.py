@@ -1,4 +1,4 @@
-"""How fast the synthesizer is: a table and one line of JSON.
+"""Measure the speed of the synthesizer: a table and one line of JSON.
 
     python benchmarks/render.py [--configs 40] [--seconds 30] [--no-processes]
 

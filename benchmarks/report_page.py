@@ -1,4 +1,4 @@
-"""How fast the report is at 200 vibes x 6 sources: from navigation to the first filtered search, in headless Chromium.
+"""Time the report with 200 vibes and 6 sources: from navigation to the first filtered search, in headless Chromium.
 
     python benchmarks/report_page.py
 

@@ -1,4 +1,4 @@
-"""Best-of-N with the acoustic scorer: candidates per second, and what a second rendering process gains.
+"""Measure Best-of-N with the acoustic scorer: candidates per second with one and two rendering processes.
 
     python benchmarks/scoring.py [--rows 200] [--candidates 5] [--seconds 10]
     python benchmarks/scoring.py --calibrate 300     # the table of typical descriptors in core/scoring/acoustic.py

@@ -1,4 +1,4 @@
-"""Search against chance and against Best-of-8, guided by the acoustic scorer, on vibes whose own answers are put aside.
+"""Compare search with random configs and with Best-of-8, guided by the acoustic scorer, on held-out vibes.
 
     python benchmarks/search.py [--vibes 40] [--renders 64] [--judge FILE.py:FN] [--cache scores.sqlite]
     python benchmarks/search.py --optimizers [--vibes 40]

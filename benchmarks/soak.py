@@ -1,4 +1,4 @@
-"""20,000 rows at N = 1 through ``configs --only generate`` against a server that fails now and then.
+"""Send 20,000 rows at N = 1 through ``configs --only generate`` to a server that fails from time to time.
 
     python benchmarks/soak.py [--rows 20000]
 

@@ -1,4 +1,4 @@
-"""What the starter set holds: labels per field, near-duplicate vibes, equal and close configs.
+"""Check the starter set: labels per field, near-duplicate vibes, equal and close configs.
 
     python benchmarks/starter_coverage.py            a summary; exit status 1 if a promise is broken
     python benchmarks/starter_coverage.py --counts   every label with its count

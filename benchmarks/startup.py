@@ -1,4 +1,4 @@
-"""How long help and the Tab key take, against a Typer app with two commands timed in the same run: best of ten each.
+"""Time help and completion, compared with a Typer app with two commands in the same run: best of ten each.
 
     python benchmarks/startup.py [COMMAND ...]
 

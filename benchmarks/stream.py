@@ -1,4 +1,4 @@
-"""How a stream performs: real-time factor, time to the first block, cost of a change, memory over a simulated hour.
+"""Measure a stream: real-time factor, time to the first block, cost of a change, memory over a simulated hour.
 
     python benchmarks/stream.py [--configs 8] [--minutes 60] [--seconds 60]
 

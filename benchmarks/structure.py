@@ -1,4 +1,5 @@
-"""How the source is built: lengths of functions, own imports inside functions, import cycles, layers, untyped objects.
+"""Measure the structure of the source: lengths of functions, own imports inside functions, import cycles,
+layers, untyped objects.
 
 ``make check`` runs it with ``--check``: own imports inside functions and import cycles, between files or packages, are then
 an error.

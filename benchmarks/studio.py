@@ -1,4 +1,4 @@
-"""How soon the studio sounds, and what it holds: in headless Chromium on a warm server of this machine.
+"""Measure the studio in headless Chromium: time to the first sound, and memory. The server is warm and on this machine.
 
     python benchmarks/studio.py [--renders 500]
 

@@ -1,4 +1,4 @@
-"""How fast ``lsdata configs --only generate`` asks, against plain litellm loops on the same server.
+"""Measure the throughput of ``lsdata configs --only generate``, compared with plain litellm loops on the same server.
 
 The loops hand over the answer type (pydantic) or its JSON schema (dict). ``lsdata`` keeps each answer, validates it and
 writes its row as well. Rate: requests divided by the time between the first and the last one at the server, which answers

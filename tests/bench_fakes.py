@@ -1,4 +1,4 @@
-"""A studio without processes, a generator that counts, and a benchmark's rows and results with known numbers."""
+"""A scoring service without processes, a generator that counts its calls, and benchmark rows and results with known numbers."""
 
 from __future__ import annotations
 

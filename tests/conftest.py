@@ -1,4 +1,4 @@
-"""A workspace in a temporary folder, no network, none of the user's settings."""
+"""Fixtures of all tests: a workspace in a temporary folder, no network, none of the user's settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A workspace that has been through scoring, for the exports."""
+"""A workspace with scored rows, for tests of the exports."""
 
 from __future__ import annotations
 

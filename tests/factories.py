@@ -1,4 +1,4 @@
-"""A valid object; change one thing."""
+"""Factories of valid objects (configs, payloads, rows). Keyword arguments change single values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The program in processes that are forked from one which has loaded its libraries: each as long as its work, not its imports.
+"""The program in processes that are forked from one with the libraries loaded, so that a test does not wait for imports.
 
 A call has arguments, environment, working folder and standard streams of its own. What starting alone does is tested in
 ``test_startup.py``, ``test_streams.py`` and wherever a test starts ``python -m latentscore_data``.

@@ -1,4 +1,4 @@
-"""A loopback dataset hub for the real client: enough of its API to list, inspect and stream a small repository.
+"""A loopback data set hub for the real client: the part of its API that lists, inspects and streams a small repository.
 
 It can ask for a token, and fail on purpose: answer 429 or 500, or drop the connection in the middle of a file.
 """

@@ -1,4 +1,4 @@
-"""A small HTTP server on a loopback port, for the hubs that the tests' clients talk to."""
+"""A small HTTP server on a loopback port, the base of the hubs that the tests use."""
 
 from __future__ import annotations
 

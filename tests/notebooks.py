@@ -1,4 +1,4 @@
-"""Running the cells of a notebook and the blocks of a page, as a reader would."""
+"""Run the cells of a notebook and the code blocks of a page."""
 
 from __future__ import annotations
 

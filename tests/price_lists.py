@@ -1,4 +1,4 @@
-"""A loopback server with a model list as OpenRouter has it."""
+"""A loopback server with a model list in OpenRouter's format."""
 
 from __future__ import annotations
 

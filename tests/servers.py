@@ -1,4 +1,4 @@
-"""Loopback servers that the real clients talk to.
+"""Loopback servers for the real clients.
 
 ``ChatServer`` is an OpenAI-compatible chat-completions server that counts what it is sent and can fail on purpose.
 In a test it lives in a thread; a benchmark starts it as a process of its own (``python tests/servers.py --help``)

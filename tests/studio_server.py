@@ -1,4 +1,4 @@
-"""The studio as its users start it: a process of its own on a free loopback port, for tests."""
+"""The studio in a process of its own on a free loopback port, started with the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The owner's chain: from a settings file and a folder of texts to a trained, compared and exported model."""
+"""The chain with a settings file: from a folder of texts to a trained, compared and exported model."""
 
 from __future__ import annotations
 

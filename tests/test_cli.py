@@ -1,4 +1,4 @@
-"""The program as a whole: exit codes, streams, and text that nobody trusts."""
+"""The program as a whole: exit codes, streams, untrusted text."""
 
 from __future__ import annotations
 

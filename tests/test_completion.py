@@ -1,4 +1,4 @@
-"""The Tab key, in a real bash."""
+"""Completion with the Tab key in a real bash."""
 
 from __future__ import annotations
 

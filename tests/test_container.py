@@ -1,4 +1,4 @@
-"""The Dockerfile names what there is. Nothing is built."""
+"""The Dockerfile refers only to files and commands that exist. Nothing is built."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is made from the code is current, and every command explains itself."""
+"""Documents made from the code are current, commands and files in documents exist, and every command and option has help."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The examples of docs/export.md run as they stand, against what its own commands write."""
+"""The examples of docs/export.md run unchanged on the output of its commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts through all stages, offline: once in peace, once killed again and again."""
+"""Texts through all stages, offline: in one run, and with repeated kills."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Every command killed ten times at random moments, and run-all in each of its stages: the same command again ends with the
-same files."""
+"""Each command is killed ten times at random moments, run-all in each stage; the next run ends with the same files."""
 
 from __future__ import annotations
 

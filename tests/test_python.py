@@ -1,4 +1,4 @@
-"""The stages from Python: the page and the notebook run, and what a script or a notebook adds to the command line."""
+"""The stages from Python: the page and the notebook run; differences from the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The circle: a trained model is exported to GGUF, a real llama.cpp server serves it, and its answers are rows again."""
+"""A trained model is exported to GGUF and served by a real llama.cpp server; its answers become rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starting is light: help and completion load no library that they do not need, and every module can be imported by itself."""
+"""Start-up: help and completion load no unneeded library, and every module can be imported alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Closed, full and abandoned standard streams: the work or a refusal, never a traceback."""
+"""Closed, full and abandoned standard streams: the program works or refuses, without a traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The program where people run it: narrow and dumb terminals, pipes, old locales, odd folders; and one document for machines."""
+"""The program in different environments: narrow and dumb terminals, pipes, old locales, odd folders; and one
+JSON document with ``--json``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The program in a real terminal: the question before money is spent, the panel while it works, and what is left of it."""
+"""The program in a real terminal: the question before money is spent, the live panel, and the screen after it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What untrusted text and untrusted files can reach: nothing but the data they are."""
+"""Untrusted texts and files are only data: they reach no path, command or page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Untrusted names, cards, pages, maps and links, in process: each stays the data it is, and nothing leads out."""
+"""Untrusted names, cards, pages, maps and links, in process: they stay data, and no path leads out of the folder."""
 
 from __future__ import annotations
 

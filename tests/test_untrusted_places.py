@@ -1,4 +1,4 @@
-"""What is no file where a file is expected: pipes that nobody writes to, devices without an end, folders, links to nothing."""
+"""Paths that are not regular files: pipes without a writer, endless devices, folders, dangling links."""
 
 from __future__ import annotations
 

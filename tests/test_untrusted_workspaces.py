@@ -1,4 +1,4 @@
-"""A workspace whose files hold values of other types: what is damaged is named or left out, and nothing is a bug of ours."""
+"""A workspace with values of wrong types: damaged rows are named or left out, without an internal error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A CLAP model with random weights, saved to disk as a real one is: config, safetensors, feature extractor, tokenizer."""
+"""A CLAP model with random weights on disk: config, safetensors, feature extractor, tokenizer."""
 
 from __future__ import annotations
 

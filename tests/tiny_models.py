@@ -1,4 +1,4 @@
-"""Finished runs around tiny models: the files that training leaves, made in a moment."""
+"""Finished runs of tiny models: the files that training writes, made without training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows and runs for the tests of training."""
+"""Rows and runs for tests of training."""
 
 from __future__ import annotations
 

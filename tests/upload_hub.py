@@ -1,4 +1,4 @@
-"""A loopback hub that the real client uploads to: repositories, large files and commits, and faults on purpose."""
+"""A loopback hub for uploads of the real client: repositories, large files, commits, and injected faults."""
 
 from __future__ import annotations
 
