@@ -8,7 +8,7 @@ FAST    = 'not ml and not browser and not long and not slow'
 # The tests start the program a thousand times: what it is compiled to is kept, whatever the shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo quick check test test-slow types fast all-but-slow test-pythons fix docs pictures word-vectors clean
+.PHONY: setup demo quick check test test-slow lint types fast all-but-slow test-pythons fix docs pictures word-vectors clean
 
 setup: $(VENV)/.dev  ## environment with the dev, ml, hub, modal and ray extras
 
@@ -30,10 +30,8 @@ demo: $(VENV)/.base  ## the base install, then the whole chain on the bundled pa
 	$(BIN)/lsdata run-all --sample
 	@echo "Type a sentence and hear it: $(BIN)/lsdata studio --root data_work/sample"
 
-quick: setup  ## while you work: lint, import rules and the fast tests of one folder or file: make quick T=tests/core/scoring
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/lint-imports
+quick: setup lint  ## while you work: lint, import rules and the fast tests of one folder or file: make quick T=tests/core/scoring
+	@test -n "$(T)" || { echo "name the tests: make quick T=tests/core/scoring"; exit 2; }
 	$(PYTEST) -x -m $(FAST) $(T)
 
 check: setup  ## lint, types and the fast tests: before every commit
@@ -42,12 +40,14 @@ check: setup  ## lint, types and the fast tests: before every commit
 test: setup  ## everything but the slow tests: what CI runs
 	$(MAKE) -j 2 types all-but-slow
 
-# Side by side, since the type check keeps one core busy and the tests do not fill the other.
-types:
+lint:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/python benchmarks/structure.py --check
+
+# Side by side, since the type check keeps one core busy and the tests do not fill the other.
+types: lint
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 fast:

@@ -145,7 +145,7 @@ def main() -> int:
     print(f"dict[str, Any]              {raw}")
     print(f"named JSON objects          {named.total()} ({', '.join(f'{n} {c}' for n, c in named.most_common())})")
     for name, other in hidden:
-        print(f"  {name} imports {other} inside a function")
+        print(f"  {name} imports {other} inside a function: move it to the top of the file")
     for component in cycles + tangled:
         print(f"  cycle: {', '.join(component)}")
     return int(options.check and bool(hidden or cycles or tangled))

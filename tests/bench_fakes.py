@@ -28,16 +28,16 @@ class BrightScorer:
     embed_in_worker = None
 
     def score(self, vibes: Sequence[str], audios: Sequence[Audio], configs: Sequence[Any] = ()) -> Sequence[Score]:
-        raise AssertionError("the fake studio scores by itself")
+        raise AssertionError("the fake service scores by itself")
 
     def score_answers(self, audios: Sequence[Audio]) -> np.ndarray:
-        raise AssertionError("the fake studio scores by itself")
+        raise AssertionError("the fake service scores by itself")
 
     def compare(self, vibes: Sequence[str], vectors: np.ndarray) -> Sequence[Score]:
-        raise AssertionError("the fake studio scores by itself")
+        raise AssertionError("the fake service scores by itself")
 
 
-class FakeStudio:
+class FakeScoringService:
     """Scores by the config's brightness plus 1 where the vibe holds the title; root d cannot be played."""
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class FakeStudio:
     def sound_key(self, config: Mapping[str, Any]) -> str:
         return digest(sorted(config.items()))
 
-    def __enter__(self) -> FakeStudio:
+    def __enter__(self) -> FakeScoringService:
         return self
 
     def __exit__(self, *_: object) -> None: ...

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bench_fakes import CountingGenerator, FakeStudio, make_rows
+from bench_fakes import CountingGenerator, FakeScoringService, make_rows
 from factories import make_payload
 from latentscore import read_audio
 from latentscore.meaning.offline import payload_for
@@ -30,7 +30,7 @@ def files(tmp_path: Path) -> run.RunFiles:
     return run.RunFiles(tmp_path / "run")
 
 
-def results(files: run.RunFiles, generators: list, rows: list, service: FakeStudio) -> list[BenchRow]:
+def results(files: run.RunFiles, generators: list, rows: list, service: FakeScoringService) -> list[BenchRow]:
     for generator in generators:
         run.generate(generator, rows, files)
     samples = run.load_answers(files, rows, {g.label: g.fingerprint for g in generators}, seed=0)
@@ -39,7 +39,7 @@ def results(files: run.RunFiles, generators: list, rows: list, service: FakeStud
 
 
 def test_every_source_answers_every_row_in_batches(files: run.RunFiles):
-    rows, service = make_rows(5, 2), FakeStudio()
+    rows, service = make_rows(5, 2), FakeScoringService()
     one, two = CountingGenerator("one"), CountingGenerator("two", brightness="bright")
     found = results(files, [one, two], rows, service)
     assert [(row.source, row.row_id) for row in found] == [(s, r.row_id) for s in ("one", "two") for r in rows]
@@ -56,7 +56,7 @@ def test_the_sounds_say_what_they_are(files: run.RunFiles):
     (row,), generator = make_rows(1, 1), CountingGenerator()
     run.generate(generator, [row], files)
     samples = run.load_answers(files, [row], {generator.label: generator.fingerprint}, seed=0)
-    run.score_answers(samples, FakeStudio(), files, keep_flac=True)
+    run.score_answers(samples, FakeScoringService(), files, keep_flac=True)
     sounds = [read_audio(path) for path in files.audio.iterdir()]
     assert len(sounds) == 2
     assert samples[0].answer is not None
@@ -67,8 +67,8 @@ def test_the_sounds_say_what_they_are(files: run.RunFiles):
 
 def test_the_same_command_again_does_nothing_and_a_changed_row_alone_is_done_again(files: run.RunFiles):
     rows = make_rows(5, 2)
-    results(files, [CountingGenerator()], rows, FakeStudio())
-    again, service = CountingGenerator(), FakeStudio()
+    results(files, [CountingGenerator()], rows, FakeScoringService())
+    again, service = CountingGenerator(), FakeScoringService()
     before = files.results.read_bytes()
     results(files, [again], rows, service)
     assert again.batches == []
@@ -81,19 +81,19 @@ def test_the_same_command_again_does_nothing_and_a_changed_row_alone_is_done_aga
 
 def test_a_torn_result_and_a_lost_sound_are_made_again(files: run.RunFiles):
     rows = make_rows(4, 1)
-    whole = results(files, [CountingGenerator()], rows, FakeStudio())
+    whole = results(files, [CountingGenerator()], rows, FakeScoringService())
     lines = files.results.read_bytes().splitlines(keepends=True)
     files.results.write_bytes(b"".join(lines[:2]) + lines[2][:40])
-    service = FakeStudio()
+    service = FakeScoringService()
     assert results(files, [CountingGenerator()], rows, service) == whole
     assert len({vibe for vibe, _ in service.heard}) >= 2
     for sound in files.audio.iterdir():
         sound.unlink()
-    results(files, [CountingGenerator()], rows, FakeStudio())
+    results(files, [CountingGenerator()], rows, FakeScoringService())
     assert len(list(files.audio.iterdir())) == 1
 
 
-class KilledStudio(FakeStudio):
+class KilledStudio(FakeScoringService):
     """One whose renderer was killed."""
 
     def submit(self, vibe: str, payload: Mapping[str, Any] | None, *, want_audio: bool = False) -> Future[ScoredRender]:
@@ -109,9 +109,9 @@ def test_what_a_killed_renderer_left_out_is_heard_by_the_same_command(files: run
     assert all(
         "ended with code -9" in str(row.failure) for row in results(files, [CountingGenerator()], rows, KilledStudio())
     )
-    mended = results(files, [CountingGenerator()], rows, FakeStudio())
+    mended = results(files, [CountingGenerator()], rows, FakeScoringService())
     assert all(row.scores and row.failure is None for row in mended)
-    service = FakeStudio()
+    service = FakeScoringService()
     assert results(files, [CountingGenerator()], rows, service) == mended
     assert service.heard == []
 
@@ -119,7 +119,7 @@ def test_what_a_killed_renderer_left_out_is_heard_by_the_same_command(files: run
 def test_failed_answers_and_silent_audio_stay_in_the_comparison(files: run.RunFiles):
     rows = make_rows(4, 1)
     rows[0] = rows[0].model_copy(update={"vibe_original": "unspeakable"})
-    found = results(files, [CountingGenerator("a"), CountingGenerator("silent", root="d")], rows, FakeStudio())
+    found = results(files, [CountingGenerator("a"), CountingGenerator("silent", root="d")], rows, FakeScoringService())
     assert (found[0].valid, found[0].failure) == (False, "no words for it")
     silent = found[5]
     assert silent.valid
@@ -129,7 +129,7 @@ def test_failed_answers_and_silent_audio_stay_in_the_comparison(files: run.RunFi
 
 
 def test_foreign_vibes_come_from_other_texts(files: run.RunFiles):
-    rows, service = make_rows(6, 3), FakeStudio()
+    rows, service = make_rows(6, 3), FakeScoringService()
     foreign = run.foreign_vibes(rows, seed=0)
     by_vibe = {row.vibe_original: row.source_id for row in rows}
     assert all(by_vibe[str(vibe)] != row.source_id for vibe, row in zip(foreign, rows, strict=True))
@@ -144,7 +144,7 @@ def test_the_floor_can_be_limited_to_one_source(files: run.RunFiles):
     for generator in generators:
         run.generate(generator, rows, files)
     samples = run.load_answers(files, rows, {g.label: g.fingerprint for g in generators}, seed=0)
-    service = FakeStudio()
+    service = FakeScoringService()
     run.score_answers(samples, service, files, floor_source="b")
     found = run.results_in_order(files, samples, service, floor_source="b")
     assert [hasattr(row, "shuffled_scores") for row in found] == [False] * 3 + [True] * 3
@@ -194,7 +194,7 @@ def test_a_model_s_bad_answer_is_its_own_failure_and_the_network_s_is_tried_agai
 
 def test_an_answer_to_an_older_question_stands_in_for_no_failed_one(files: run.RunFiles):
     rows = [row.model_copy(update={"vibe_original": vibe}) for row, vibe in zip(make_rows(2, 1), "ab", strict=True)]
-    results(files, [CountingGenerator("hosted")], rows, FakeStudio())
+    results(files, [CountingGenerator("hosted")], rows, FakeScoringService())
     offline = make_rows(1, 1)[0].model_copy(update={"vibe_original": "offline"})
     llm = TalkingLLM()
     now = LLMGenerator("hosted", llm, ConfigsSettings(temperature=0.2), max_concurrency=1)
@@ -211,7 +211,7 @@ def test_an_answer_to_an_older_question_stands_in_for_no_failed_one(files: run.R
 
 
 def test_what_was_heard_of_another_answer_does_not_count(files: run.RunFiles):
-    rows, service = make_rows(2, 1), FakeStudio()
+    rows, service = make_rows(2, 1), FakeScoringService()
     results(files, [CountingGenerator()], rows, service)
     other = run.load_answers(files, rows, {"counting": "another"}, seed=0)
     assert [row.scores for row in run.results_in_order(files, other, service)] == [{}, {}]
@@ -222,13 +222,13 @@ def test_what_was_heard_of_another_answer_does_not_count(files: run.RunFiles):
 
 def test_the_ceiling_is_the_best_candidate_of_each_row():
     rows = make_rows(2, 1)
-    assert run.ceiling(rows, FakeStudio(), ["bright"]) == {"bright": [0.5, 0.5]}
+    assert run.ceiling(rows, FakeScoringService(), ["bright"]) == {"bright": [0.5, 0.5]}
     best = [
         make_payload("Yyy", brightness="dark"),
         make_payload("Xxx", root="d"),
         make_payload("Zzz", brightness="bright"),
     ]
     mixed = rows[0].model_copy(update={"config_candidates": [*best, None]})
-    assert run.ceiling([mixed], FakeStudio(), ["bright"]) == {"bright": [0.7]}
+    assert run.ceiling([mixed], FakeScoringService(), ["bright"]) == {"bright": [0.7]}
     bare = rows[0].model_copy(update={"config_candidates": [None]})
-    assert run.ceiling([bare], FakeStudio(), ["bright"]) == {"bright": [None]}
+    assert run.ceiling([bare], FakeScoringService(), ["bright"]) == {"bright": [None]}
