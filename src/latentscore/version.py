@@ -1,4 +1,4 @@
 """The version of the renderer."""
 
-RENDERER_VERSION = "10"
+RENDERER_VERSION = "11"
 """Raised whenever an existing config sounds different; part of the cache keys of scores and of the tags of sound files."""

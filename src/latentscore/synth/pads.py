@@ -109,7 +109,7 @@ STYLES = {
         warm_slow, {"main": _pad("saw", 900, 0.9, 4.0, 0.85, 1.6, unison=3, cents=9, spread=0.6, track=0.2)}
     ),
     "dark_sustained": Style(
-        dark_sustained, {"main": _pad("organ", 450, 0.5, 4.0, 0.95, 1.4, unison=2, cents=4, spread=0.3, track=0.1)}
+        dark_sustained, {"main": _pad("organ", 450, 0.5, 4.0, 0.95, 1.4, unison=2, cents=5, spread=0.3, track=0.1)}
     ),
     "cinematic": Style(
         cinematic,
