@@ -184,15 +184,12 @@ class ModelClient:
         """Ask until the answer is usable, at most ``ASKED_AGAIN`` more times, each time with the error of the last answer."""
         shape = self._shape(answer_type)
         messages = question.messages
-        tokens_in = tokens_out = attempts = 0
-        cost: float | None = 0.0
-        seconds = 0.0
+        attempts, seconds, spent = 0, 0.0, Usage()
         for again in range(ASKED_AGAIN + 1):
             reply = await self._call(messages, question.sampling, shape)
             attempts += reply.attempts
-            tokens_in, tokens_out = tokens_in + reply.tokens_in, tokens_out + reply.tokens_out
             seconds += reply.seconds
-            cost = None if cost is None or reply.cost_usd is None else cost + reply.cost_usd
+            spent.add(Usage.of_call(reply.tokens_in, reply.tokens_out, reply.cost_usd))
             try:
                 value = reply.said.read(shape)
             except BadAnswer as bad:
@@ -207,7 +204,9 @@ class ModelClient:
                 continue
             entry = self._stored(reply, value.model_dump_json(), answer_type)
             await self._writer.write(self._keep, reply, [(key, entry)])
-            return Answer(value, tokens_in, tokens_out, cost, seconds, reply.said.finish_reason, False, self.model)
+            cost = None if spent.unpriced else spent.cost_usd
+            how = reply.said.finish_reason
+            return Answer(value, spent.tokens_in, spent.tokens_out, cost, seconds, how, False, self.model)
         raise AssertionError("the last round returns or raises")
 
     async def _fetch_together(self, batch: Sequence[Asked]) -> None:

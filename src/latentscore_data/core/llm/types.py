@@ -41,13 +41,8 @@ class Question:
     @property
     def sampling(self) -> Sampling:
         """The sampling parameters that are set."""
-        given = {
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "max_tokens": self.max_tokens,
-            "seed": self.seed,
-        }
-        return {name: value for name, value in given.items() if value is not None}
+        names = ("temperature", "top_p", "max_tokens", "seed")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
 @dataclass(frozen=True)

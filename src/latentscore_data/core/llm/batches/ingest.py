@@ -44,10 +44,6 @@ class Harvest:
     stop: CallError | None = None
     """An invalid key or an empty balance."""
 
-    def lose_call(self) -> None:
-        """Count a paid answer whose cost is unreadable."""
-        self.usage.add(Usage(calls=1, unpriced=1))
-
 
 def custom_id(tag: str, number: int) -> str:
     """Return the id of a line, with characters that both protocols allow."""
@@ -116,14 +112,14 @@ class Reader:
         try:
             answer = self._wording.completion(body)
         except ValueError as error:
-            harvest.lose_call()
+            harvest.usage.add(Usage.of_call(0, 0, None))  # paid, but its cost is unreadable
             self._fault(harvest, key, str(error))
             return
         said, spent = answer.message, (answer.tokens_in, answer.tokens_out)
         cost = answer_cost(self._price, answer.usage)
         harvest.usage.add(Usage.of_call(*spent, cost))
-        model, version = self._batch.model, litellm_version()
-        stored = Stored("", model, answer.finish_reason, *spent, cost, 0.0, "", version, answer_type)
+        version = {"litellm_version": litellm_version(), "answer_type": answer_type}
+        stored = Stored("", self._batch.model, answer.finish_reason, *spent, cost, 0.0, **version)
         try:
             value = answer.read(self._shapes[answer_type])
         except BadAnswer as bad:
@@ -137,7 +133,7 @@ class Reader:
             harvest.stop = error
         elif error.kind == "answer":
             bad = BadAnswer("malformed", error.message)
-            harvest.lose_call()
+            harvest.usage.add(Usage.of_call(0, 0, None))  # paid, but its cost is unreadable
             self._unusable(harvest, key, bad, Message(error.draw))
         elif (refused := self._wording.learned(error)) is not None and not self._wording.knows(refused):
             harvest.refused.add(refused)
