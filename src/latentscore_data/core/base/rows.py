@@ -48,6 +48,16 @@ class _Row(BaseModel):
         """Data sets number their texts; an id is text here."""
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, data: Any) -> Any:
+        return cls._from_elsewhere(dict(cast(Line, data))) if isinstance(data, dict) else data
+
+    @classmethod
+    def _from_elsewhere(cls, row: Line) -> Line:
+        """Return the values of a row that another program may have written in the form of this type."""
+        return row
+
 
 class SourceText(_Row):
     """A sampled text."""
@@ -97,14 +107,10 @@ class VibeRow(_Row):
     vibe_noisy: str | None = None
     tags_noisy: list[str] | None = None
 
-    @model_validator(mode="before")
     @classmethod
-    def _name_rows_from_elsewhere(cls, data: Any) -> Any:
+    def _from_elsewhere(cls, row: Line) -> Line:
         """Rows without a ``row_id`` get one from their content; null values in them mean "not given"."""
-        if not isinstance(data, dict):
-            return data
-        given = cast(Line, data)
-        row = {name: value for name, value in given.items() if value is not None or name not in _NEVER_NULL}
+        row = {name: value for name, value in row.items() if value is not None or name not in _NEVER_NULL}
         if isinstance(split := row.get("split"), str):
             # Published data sets spell SFT-Train as SFT_Train or train; an empty text stands for "no split".
             row["split"] = _SPLIT_SPELLINGS.get(split, split) or None
@@ -151,21 +157,16 @@ class ConfigRow(VibeRow):
     converted: list[str] = Field(default_factory=lambda: [])
     """Notes about changes that were needed in the answers, or in the configs of a row from another tool, each once."""
 
-    @model_validator(mode="before")
     @classmethod
-    def _convert_candidates(cls, data: Any) -> Any:
+    def _from_elsewhere(cls, row: Line) -> Line:
         """Configs that other programs wrote become configs in labels."""
-        if not isinstance(data, dict):
-            return data
-        given = cast(Line, data)
-        found: list[str] = []
-        row = dict(given)
-        if isinstance(given.get("config_candidates"), list):
-            candidates = cast("list[Any]", given["config_candidates"])
-            read = [convert_payload(candidate) for candidate in candidates]
-            row["config_candidates"] = [payload for payload, _ in read]
-            found += [note for _, notes in read for note in notes]
-        return _noted(row, found)
+        row = super()._from_elsewhere(row)
+        candidates = row.get("config_candidates")
+        if not isinstance(candidates, list):
+            return row
+        read = [convert_payload(candidate) for candidate in cast("list[Any]", candidates)]
+        row["config_candidates"] = [payload for payload, _ in read]
+        return _noted(row, [note for _, notes in read for note in notes])
 
 
 class _Spent(TypedDict):
@@ -226,19 +227,16 @@ class ScoredRow(ConfigRow):
             raise ValueError(f"there are {count} candidates")
         return value
 
-    @model_validator(mode="before")
     @classmethod
-    def _convert_payload(cls, data: Any) -> Any:
+    def _from_elsewhere(cls, row: Line) -> Line:
         """A retrieval map's columns ``config``, ``title`` and ``palettes`` become the payload, in labels."""
-        if not isinstance(data, dict):
-            return data
-        row = dict(cast(Line, data))
+        row = super()._from_elsewhere(row)
         if row.get("config_payload") is None and row.get("config") is not None:
             own = {name: row.pop(name, None) or default for name, default in UNTITLED.items()}
             row["config_payload"] = {**own, "config": row.pop("config")}
-        row["config_payload"], notes = convert_payload(row.get("config_payload"), row.get("layers"))
-        if row["config_payload"] is None and "config_payload" not in data:
-            del row["config_payload"]
+        if row.get("config_payload") is None:
+            return row
+        row["config_payload"], notes = convert_payload(row["config_payload"], row.get("layers"))
         return _noted(row, notes)
 
 
