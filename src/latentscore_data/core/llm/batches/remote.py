@@ -17,6 +17,7 @@ from latentscore_data.core.base.errors import InputError, LsdataError, MissingEr
 from latentscore_data.core.base.jsonl import Line
 from latentscore_data.core.base.names import json_bytes
 from latentscore_data.core.llm.retry import CallError, classify
+from latentscore_data.core.llm.server_errors import Refusal
 
 TAG_NAME = "lsdata_tag"
 LISTED_AT_MOST = 2000
@@ -145,18 +146,11 @@ class Remote(Closing):
         raise NotImplementedError
 
 
-class LineError(Exception):
-    """An error inside a result line, in the form that the error table reads."""
-
-    def __init__(self, status: int | None, error: JsonObject) -> None:
-        super().__init__(str(error.get("message") or "no answer"))
-        self.status_code = status
-        self.body = {"error": error}
-
-
 def line_error(status: int | None, error: Any) -> CallError:
     """Return the classified error of a failed line."""
-    return classify(LineError(status, cast(JsonObject, error) if isinstance(error, dict) else {"message": error}))
+    given = cast(JsonObject, error) if isinstance(error, dict) else {"message": error}
+    told = {**given, "message": given.get("message") or "no answer"}
+    return classify(Refusal(status, {}, json.dumps({"error": told})))
 
 
 class OpenAIBatches(Remote):
