@@ -672,6 +672,11 @@ class Settings(BaseModel):
         """The model that the stage asks."""
         return (self.vibes if stage == "vibes" else self.configs).model or self.llm.model
 
+    def changed(self, **sections: Values) -> Self:
+        """Return the settings with other values in these sections; they are not validated."""
+        update = {name: getattr(self, name).model_copy(update=values) for name, values in sections.items()}
+        return self.model_copy(update=update)
+
     def remember(self, flags: Mapping[str, Values]) -> None:
         """Store the sections of values that came from flags."""
         self._typed.update(flags)

@@ -38,7 +38,7 @@ from latentscore_data.core.export import (
     terms,
 )
 from latentscore_data.core.export.chat import preference_lines, sft_lines
-from latentscore_data.core.export.folder import RECORD_FILE, check_target, new_folder, write_record
+from latentscore_data.core.export.folder import RECORD_FILE, new_folder, write_record
 from latentscore_data.core.export.merge import find_source
 from latentscore_data.core.export.push import check_push, push_folder
 from latentscore_data.core.export.sounds import Sounds
@@ -64,7 +64,7 @@ def target_of(kind: str, settings: Settings, workspace: Workspace, out: Path | N
 
 @dataclass(frozen=True)
 class ExportJob:
-    """An export whose target can be written."""
+    """An export, and its target."""
 
     kind: str
     settings: Settings
@@ -74,7 +74,8 @@ class ExportJob:
     started: float
 
     def folder(self) -> AbstractContextManager[Path]:
-        """Context manager: a draft folder that is renamed to the target on success."""
+        """Context manager: a draft folder that is renamed to the target on success. The target is checked first, so the
+        work is done inside."""
         return new_folder(self.target, self.overwrite)
 
     def publish(self, folder: Path, card: str, origin: Provenance, **facts: Any) -> None:
@@ -99,10 +100,10 @@ class ExportJob:
 
 
 def export_one(kind: str, settings: Settings, *, out: Path | None = None, overwrite: bool = False) -> Summary:
-    """Export one kind. Raises :class:`OutputError`, before any work, for a target that must not be written."""
+    """Export one kind. Raises :class:`OutputError` for a target that must not be written; errors in what the user typed come
+    first."""
     workspace = Workspace(settings.paths.root)
     target = target_of(kind, settings, workspace, out)
-    check_target(target, overwrite)
     return EXPORTS[kind](ExportJob(kind, settings, workspace, target, overwrite, time.monotonic()))
 
 
@@ -244,13 +245,8 @@ def _export_dataset(export: ExportJob) -> Summary:
                 folder, splits, parquet=parquet, sounds=sounds, answers=_answers(settings, workspace)
             )
         tables += maps.write_map_table(folder, splits, source, parquet=parquet)
-        origins, converted = provenance.Origins(), Counter[str]()
-
-        def note(row: ScoredRow) -> None:
-            origins.note(row)
-            converted.update(row.converted)
-
-        facts = dataset.count_rows(splits, note)
+        origins = provenance.Origins()
+        facts = dataset.count_rows(splits, origins.note)
         origin = origins.joined(workspace, chosen.source_licenses)
         card = _describe_dataset(folder, settings, facts, tables, origin, parquet)
         export.publish(folder, card, origin, rows=facts.rows)
@@ -260,7 +256,7 @@ def _export_dataset(export: ExportJob) -> Summary:
             "splits": ", ".join(f"{split_name(split)} {rows}" for split, rows in facts.rows.items()),
             "configurations": ", ".join(table.name for table in tables),
             "parquet": "yes" if parquet else f"no ({install('hub')} for it)",
-            **converted,
+            **facts.converted,
         },
         "python -c \"import datasets; print(datasets.load_dataset('{target}'))\"",
         origin.missing_notices(),
@@ -283,18 +279,8 @@ def _sounds(
     if not settings.export.audio:
         return nullcontext()
     scoring = settings.scoring
-    counter, shown = Summary("export audio"), progress()
-
-    def step(total: int) -> None:
-        if counter.done == 0:
-            shown.start("export audio", total)
-        counter.done += 1
-        shown.update(counter, 0)
-        if counter.done == total:
-            shown.finish(counter)
-
     workers = scoring.workers or available_cores()
-    return sounds.rendered(folder, dataset.all_rows(splits), scoring.seconds, scoring.seed, workers, step)
+    return sounds.rendered(folder, dataset.all_rows(splits), scoring.seconds, scoring.seed, workers, progress())
 
 
 def _describe_dataset(
@@ -347,10 +333,10 @@ def _export_report(export: ExportJob) -> Summary:
     """The workspace on one page, with the sampled rows' winners rendered as they were scored."""
     settings, workspace = export.settings, export.workspace
     splits = dataset.readers(workspace.scored, SPLITS)
-    origins = provenance.Origins()
-    facts = dataset.count_rows(splits, origins.note)
-    origin = origins.joined(workspace, settings.export.source_licenses)
     with export.folder() as folder:
+        origins = provenance.Origins()
+        facts = dataset.count_rows(splits, origins.note)
+        origin = origins.joined(workspace, settings.export.source_licenses)
         sample = report.choose_sample(dataset.all_rows(splits))
         players = report.write_report(
             folder, workspace, facts, origin, sample, _checks(settings), settings.scoring.seconds, settings.scoring.seed
@@ -361,7 +347,7 @@ def _export_report(export: ExportJob) -> Summary:
 
 def _checks(settings: Settings) -> list[cards.Cells]:
     """Return the findings of ``lsdata check``, without its renders: group, measure, value, limit, verdict."""
-    silent = settings.model_copy(update={"check": settings.check.model_copy(update={"sounds": 0})})
+    silent = settings.changed(check={"sounds": 0})
     return [
         (found.group, found.name, found.value, found.limit, "" if found.verdict == "note" else found.verdict)
         for found in run_checks(silent).findings
@@ -435,7 +421,7 @@ def preflight(settings: Settings) -> list[LsdataError]:
         needs += [(name, "ml", "exporting a model") for name in ("torch", "transformers", "peft")]
         if (text := settings.export.terms) is not None:
             checks.append(lambda: required(text))
-    return raised_by(*checks, *(partial(require, *need) for need in needs))
+    return list(raised_by(*checks, *(partial(require, *need) for need in needs)))
 
 
 def run_export(settings: Settings, context: RunContext) -> Summary:
@@ -450,13 +436,9 @@ def run_export(settings: Settings, context: RunContext) -> Summary:
         whole.outputs += part.outputs
         whole.details[kind] = {name: value for name, value in part.details.items() if isinstance(value, str | int)}
     whole.seconds = time.monotonic() - started
-    outputs = [path for folder in whole.outputs for path in _files(Path(folder))]
+    outputs = [path for folder in whole.outputs for path in sorted(Path(folder).rglob("*")) if path.is_file()]
     write_manifest(stage_files(settings, workspace)[0], workspace.root, outputs, whole)
     return whole
-
-
-def _files(path: Path) -> list[Path]:
-    return [path] if path.is_file() else sorted(part for part in path.rglob("*") if part.is_file())
 
 
 STAGE = Stage("export", stage_files, preflight, run_export, finished_mark="export.json")

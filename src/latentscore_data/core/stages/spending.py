@@ -18,6 +18,7 @@ from latentscore_data.core.llm.plan import Plan
 from latentscore_data.core.llm.prices import unknown_price
 from latentscore_data.core.llm.routes import BASE_PROVIDERS, check_route, route_to
 from latentscore_data.core.scoring.executor import Executor, RemoteJobEstimate
+from latentscore_data.core.stages.base import RunContext
 
 
 def announce(stage: str, model: str, settings: LLMSettings, on: Executor | None = None) -> None:
@@ -102,11 +103,7 @@ def confirm_spending(plan: Plan, settings: LLMSettings, yes: bool) -> None:
 
 
 def confirm_remote_jobs(
-    remote_estimates: Sequence[RemoteJobEstimate],
-    executor: Executor,
-    settings: Settings,
-    yes: bool,
-    spend: SpendTracker,
+    remote_estimates: Sequence[RemoteJobEstimate], executor: Executor, settings: Settings, context: RunContext
 ) -> None:
     """Show the remote work with its estimated time, cost and cap, and ask for confirmation if it costs money.
 
@@ -116,8 +113,8 @@ def confirm_remote_jobs(
     executor.require()
     for remote_estimate in remote_estimates:
         say(remote_estimate.in_words())
-    if count_remote_jobs(remote_estimates, settings, spend):
-        confirm_remote(settings.train.modal, yes or settings.llm.max_cost is not None)
+    if count_remote_jobs(remote_estimates, settings, context.spend):
+        confirm_remote(settings.train.modal, context.yes or settings.llm.max_cost is not None)
 
 
 def count_remote_jobs(remote_estimates: Sequence[RemoteJobEstimate], settings: Settings, spend: SpendTracker) -> float:

@@ -22,6 +22,7 @@ from latentscore_data.core.base.proxies import call_directly
 from latentscore_data.core.base.settings import LLMSettings
 from latentscore_data.core.base.summary import Progress as Display
 from latentscore_data.core.base.summary import Summary
+from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.llm.batch_state import (
     FILE_NAME,
     IN_FLIGHT,
@@ -31,7 +32,7 @@ from latentscore_data.core.llm.batch_state import (
     open_batches,
 )
 from latentscore_data.core.llm.batches.client import BatchLLM
-from latentscore_data.core.llm.batches.ingest import Reader, custom_id, number_of, read_file
+from latentscore_data.core.llm.batches.ingest import Harvest, custom_id, number_of, read_file
 from latentscore_data.core.llm.batches.remote import Progress, Remote, Request, UnknownOutcomeError
 from latentscore_data.core.llm.batches.wording import Wording
 from latentscore_data.core.llm.cache import AnswerCache
@@ -60,18 +61,16 @@ class _Line:
 class BatchRun(Closing):
     """Asks the questions of a stage: with provider batches if they are requested or still open, otherwise directly.
 
-    Used under the workspace's lock. ``models`` are the stage's models, ``runs`` is the folder of the training runs,
-    ``engine`` runs a local model on another machine, ``spend`` is the run's spending.
+    Used under the workspace's lock. ``models`` are the stage's models, ``engine`` runs a local model on another machine,
+    ``spend`` is the run's spending.
     """
 
     def __init__(
         self,
         stage: str,
         settings: LLMSettings,
-        cache_path: Path,
-        ledger: Path,
+        workspace: Workspace,
         models: Sequence[str],
-        runs: Path = Path(),
         engine: Engine | None = None,
         spend: SpendTracker | None = None,
     ) -> None:
@@ -79,12 +78,12 @@ class BatchRun(Closing):
         self.usage = Usage()
         """The usage of the answers that this run collected."""
         self._settings = settings
-        self._cache_path, self._ledger = cache_path, ledger
+        self._cache_path, self._ledger = workspace.llm_cache, workspace.ledger
         self._models = [model for model in models if kind_of(model) is HOSTED]
-        self._runs, self._engine = runs, engine
+        self._runs, self._engine = workspace.train_dir, engine
         self._spend = spend or SpendTracker()
-        self._folder = cache_path.with_name("batches")
-        path = cache_path.with_name(FILE_NAME)
+        self._folder = self._cache_path.with_name("batches")
+        path = self._cache_path.with_name(FILE_NAME)
         wanted = bool(self._models) and (settings.batch or path.exists())
         self._state = BatchState(path) if wanted else None
         if settings.batch and not self._models:
@@ -257,10 +256,9 @@ class BatchRun(Closing):
         """
         path, remote = self._file(batch), self._remote(batch.model)
         price = price_of(batch.model, self._settings, batch=True)
-        reader = Reader(
-            batch, state.lines(batch.tag), state.trials(), self._wording(batch.model), price, self._settings
-        )
-        harvest = reader.read(read_file(path, remote))
+        lines, trials = state.lines(batch.tag), state.trials()
+        harvest = Harvest(batch, lines, trials, self._wording(batch.model), price, self._settings)
+        harvest.read(read_file(path, remote))
         with AnswerCache(self._cache_path) as cache:
             cache.put(harvest.entries)
             self._book(state, batch, harvest.usage)
