@@ -145,7 +145,8 @@ class Chain:
             )
             return
         if self.plan:
-            _print_plan(self.plan)
+            rows = [(s.stage, s.state, "; ".join(dict.fromkeys(s.why)), money(s.cost_usd)) for s in self.plan]
+            print_rows(("stage", "state", "why", "cost"), rows)
             for line in self._missing_lines():
                 console().print(styled(f"missing: {line}", "red"))
             for step in spending_steps(self.plan):
@@ -165,12 +166,6 @@ class Chain:
         print_rows(("stage", "state", "rows", "failed", "cost", "time"), lines)
         self._show_left_out()
         print_next(self.next_step)
-
-
-def _print_plan(plan: Sequence[Step]) -> None:
-    """Print a table of each stage's work and cost."""
-    rows = [(step.stage, step.state, "; ".join(dict.fromkeys(step.why)), money(step.cost_usd)) for step in plan]
-    print_rows(("stage", "state", "why", "cost"), rows)
 
 
 def spending_steps(plan: Iterable[Step]) -> list[Step]:
