@@ -238,7 +238,11 @@ class Reader:
 
     def _name_in(self, row: Mapping[str, Any], where: str) -> str:
         """Return the column of the text. Raises :class:`InputError` if the row has none."""
-        name = self.text_field or self._column or next((f for f in TEXT_FIELDS if _can_be_text(row, f)), None)
+        name = (
+            self.text_field
+            or self._column
+            or next((f for f in TEXT_FIELDS if f in row and isinstance(row[f], str | None)), None)
+        )
         if name is None or name not in row:
             columns = ", ".join(list(row)[:12])
             missing = f"no column {name}" if name else "no column with text"
@@ -292,10 +296,6 @@ class Reader:
             unique = f"{name}~{again}"
         self._names.add(digest(dataset, unique)[:20])
         yield SourceText(dataset=dataset, id_in_dataset=unique, text=text, metadata=metadata, created=created)
-
-
-def _can_be_text(row: Mapping[str, Any], name: str) -> bool:
-    return name in row and isinstance(row[name], str | None)
 
 
 def _is_plain(value: object) -> bool:
