@@ -123,7 +123,8 @@ def merge(source: Source, runs: Path, folder: Path) -> tuple[WrittenModel, Any, 
     with writing(folder), quiet_libraries():
         model.save_pretrained(str(folder), max_shard_size=SHARD_SIZE)
         tokenizer.save_pretrained(str(folder))
-        copy_form(source, folder)
+        if (form := source.weights / FORM_FILE).is_file():
+            shutil.copyfile(form, folder / FORM_FILE)
         # The library makes weights readable only by their owner.
         for weights in folder.glob("*.safetensors"):
             weights.chmod(0o644)
@@ -141,12 +142,6 @@ def merge(source: Source, runs: Path, folder: Path) -> tuple[WrittenModel, Any, 
     model_type = back.model.config.model_type
     written = WrittenModel(base or base_of(source), model_type, parameters, parity if base else None)
     return written, back.tokenizer, after
-
-
-def copy_form(source: Source, folder: Path) -> None:
-    """Copy the file with the form of the model's answers, if it exists."""
-    if (said := source.weights / FORM_FILE).is_file():
-        shutil.copyfile(said, folder / FORM_FILE)
 
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
