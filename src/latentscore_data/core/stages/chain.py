@@ -7,14 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import typer
-
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.display import (
     OUTPUT,
     console,
     duration,
-    interactive,
     money,
     print_json,
     print_next,
@@ -22,7 +19,7 @@ from latentscore_data.core.base.display import (
     say,
     styled,
 )
-from latentscore_data.core.base.errors import EXIT_SOME_FAILED, InputError, LsdataError, StoppedError
+from latentscore_data.core.base.errors import EXIT_SOME_FAILED, InputError, LsdataError
 from latentscore_data.core.base.layers import Values
 from latentscore_data.core.base.manifest import NOT_COMPLETED, StageFiles, read_manifest
 from latentscore_data.core.base.settings import Settings, load_settings
@@ -31,6 +28,7 @@ from latentscore_data.core.base.workspace import Workspace, sample_root
 from latentscore_data.core.llm.plan import Plan
 from latentscore_data.core.llm.prices import unknown_price
 from latentscore_data.core.stages.base import STAGES, RunContext, stage_named
+from latentscore_data.core.stages.spending import agree_to_spend
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -184,15 +182,9 @@ def agree(plan: Iterable[Step], settings: Settings, yes: bool) -> bool:
     spending = spending_steps(plan)
     if not spending:
         return False
-    if not interactive():
-        costs = ", ".join(f"{step.stage} {money(step.cost_usd)}" for step in spending)
-        raise InputError(
-            f"this costs money ({costs}) and there is no terminal to confirm it", "pass --yes or --max-cost USD"
-        )
-    for step in spending:
-        say(f"{step.stage}: {money(step.cost_usd)} ({step.basis})")
-    if not typer.confirm("Continue with all stages?", err=True):
-        raise StoppedError("nothing was spent", "set a cap with --max-cost USD")
+    costs = ", ".join(f"{step.stage} {money(step.cost_usd)}" for step in spending)
+    lines = (f"{step.stage}: {money(step.cost_usd)} ({step.basis})" for step in spending)
+    agree_to_spend(f"this costs money ({costs})", lines, "Continue with all stages?")
     return True
 
 

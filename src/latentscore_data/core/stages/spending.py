@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -90,15 +90,20 @@ def confirm_spending(plan: Plan, settings: LLMSettings, yes: bool) -> None:
         return
     calls = f"{plan.calls:,} calls, {plan.tokens_in:,} tokens in, about {plan.tokens_out:,} out"
     cost = "at an unknown price" if plan.cost_usd is None else f"about {money(plan.cost_usd)}"
+    line = f"{plan.model}: {calls}, {cost} ({plan.basis})"
+    agree_to_spend(f"{plan.model} costs money ({calls}, {cost})", [line], "Continue?")
+
+
+def agree_to_spend(what: str, lines: Iterable[str], question: str) -> None:
+    """Show these lines and ask the question. Raises :class:`InputError`, which begins with ``what``, without a terminal, and
+    :class:`StoppedError` if the answer is no."""
     if not interactive():
-        raise InputError(
-            f"{plan.model} costs money ({calls}, {cost}) and there is no terminal to confirm it",
-            "pass --yes or --max-cost USD",
-        )
+        raise InputError(f"{what} and there is no terminal to confirm it", "pass --yes or --max-cost USD")
     import typer
 
-    say(f"{plan.model}: {calls}, {cost} ({plan.basis})")
-    if not typer.confirm("Continue?", err=True):
+    for line in lines:
+        say(line)
+    if not typer.confirm(question, err=True):
         raise StoppedError("nothing was spent", "set a cap with --max-cost USD")
 
 
