@@ -53,9 +53,11 @@ class Client(Protocol):
 
     usage: Usage
 
-    def drain(self) -> None: ...
+    def drain(self) -> None:
+        """Start no new calls; calls in flight may finish."""
 
-    async def aclose(self) -> None: ...
+    async def aclose(self) -> None:
+        """Close connections and files. Call this in the event loop of the calls."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Generic, Protocol, TypeVar
 from pydantic import BaseModel
 
 from latentscore.json_search import JsonObject
-from latentscore_data.core.base.ledger import Usage
+from latentscore_data.core.base.loop import Client
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -59,11 +59,10 @@ class Answer(Generic[T]):
     model: str = ""
 
 
-class LLM(Protocol):
+class LLM(Client, Protocol):
     """The protocol of model clients."""
 
     model: str
-    usage: Usage
 
     async def ask(self, question: Question, answer_type: type[T]) -> Answer[T]:
         """Return the answer as an ``answer_type``.
@@ -73,9 +72,3 @@ class LLM(Protocol):
         :class:`~latentscore_data.core.base.errors.LsdataError` if the run cannot continue (an invalid key, the budget).
         """
         ...
-
-    def drain(self) -> None:
-        """Start no new calls; calls in flight may finish."""
-
-    async def aclose(self) -> None:
-        """Close connections and files. Call this in the event loop of the calls."""
