@@ -51,12 +51,15 @@ class _Row(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _read(cls, data: Any) -> Any:
-        return cls._from_elsewhere(dict(cast(Line, data))) if isinstance(data, dict) else data
+        if not isinstance(data, dict):
+            return data
+        row = dict(cast(Line, data))
+        cls._convert(row)
+        return row
 
     @classmethod
-    def _from_elsewhere(cls, row: Line) -> Line:
-        """Return the values of a row that another program may have written in the form of this type."""
-        return row
+    def _convert(cls, row: Line) -> None:
+        """Bring the values of a row that another program may have written into the form of this type."""
 
 
 class SourceText(_Row):
@@ -108,25 +111,25 @@ class VibeRow(_Row):
     tags_noisy: list[str] | None = None
 
     @classmethod
-    def _from_elsewhere(cls, row: Line) -> Line:
+    def _convert(cls, row: Line) -> None:
         """Rows without a ``row_id`` get one from their content; null values in them mean "not given"."""
-        row = {name: value for name, value in row.items() if value is not None or name not in _NEVER_NULL}
+        for name in [name for name, value in row.items() if value is None and name in _NEVER_NULL]:
+            del row[name]
         if isinstance(split := row.get("split"), str):
             # Published data sets spell SFT-Train as SFT_Train or train; an empty text stands for "no split".
             row["split"] = _SPLIT_SPELLINGS.get(split, split) or None
         if not row.get("vibe_original"):
-            return row
+            return
         row.setdefault("dataset", "unknown")
         row.setdefault("id_in_dataset", digest(row["vibe_original"])[:16])
         if row.get("row_id"):
-            return row
+            return
         row["id_in_dataset"] = str(row["id_in_dataset"])
         content = digest(*(row.get(name) for name in ("vibe_scope", "character_name", "vibe_original")))[:12]
         row["row_id"] = (
             f"{source_id(str(row['dataset']), row['id_in_dataset'])}:{row.get('vibe_index', 0)}:"
             f"{row.get('vibe_scope', 'scene')}:{content}:{row.get('vibe_level', 'm')}"
         )
-        return row
 
     @property
     def source_id(self) -> str:
@@ -158,15 +161,14 @@ class ConfigRow(VibeRow):
     """Notes about changes that were needed in the answers, or in the configs of a row from another tool, each once."""
 
     @classmethod
-    def _from_elsewhere(cls, row: Line) -> Line:
+    def _convert(cls, row: Line) -> None:
         """Configs that other programs wrote become configs in labels."""
-        row = super()._from_elsewhere(row)
+        super()._convert(row)
         candidates = row.get("config_candidates")
-        if not isinstance(candidates, list):
-            return row
-        read = [convert_payload(candidate) for candidate in cast("list[Any]", candidates)]
-        row["config_candidates"] = [payload for payload, _ in read]
-        return _noted(row, [note for _, notes in read for note in notes])
+        if isinstance(candidates, list):
+            read = [convert_payload(candidate) for candidate in cast("list[Any]", candidates)]
+            row["config_candidates"] = [payload for payload, _ in read]
+            _note(row, [note for _, notes in read for note in notes])
 
 
 class _Spent(TypedDict):
@@ -228,23 +230,21 @@ class ScoredRow(ConfigRow):
         return value
 
     @classmethod
-    def _from_elsewhere(cls, row: Line) -> Line:
+    def _convert(cls, row: Line) -> None:
         """A retrieval map's columns ``config``, ``title`` and ``palettes`` become the payload, in labels."""
-        row = super()._from_elsewhere(row)
+        super()._convert(row)
         if row.get("config_payload") is None and row.get("config") is not None:
             own = {name: row.pop(name, None) or default for name, default in UNTITLED.items()}
             row["config_payload"] = {**own, "config": row.pop("config")}
-        if row.get("config_payload") is None:
-            return row
-        row["config_payload"], notes = convert_payload(row["config_payload"], row.get("layers"))
-        return _noted(row, notes)
+        if row.get("config_payload") is not None:
+            row["config_payload"], notes = convert_payload(row["config_payload"], row.get("layers"))
+            _note(row, notes)
 
 
-def _noted(row: Line, notes: Sequence[str]) -> Line:
-    """The row with these changes among those in ``converted``."""
+def _note(row: Line, notes: Sequence[str]) -> None:
+    """Add these changes to those in ``converted``."""
     if notes:
         row["converted"] = list(dict.fromkeys([*(row.get("converted") or ()), *notes]))
-    return row
 
 
 class BenchRow(_Row):
