@@ -668,14 +668,14 @@ class Settings(BaseModel):
         # Code that calls a model has only the section llm, and needs the price lists.
         self.llm.look_prices_up_in(self.paths.price_lists)
 
-    def model_of(self, stage: Literal["vibes", "configs"]) -> str:
-        """The model that the stage asks."""
-        return (self.vibes if stage == "vibes" else self.configs).model or self.llm.model
-
     def changed(self, **sections: Values) -> Self:
         """Return the settings with other values in these sections; they are not validated."""
         update = {name: getattr(self, name).model_copy(update=values) for name, values in sections.items()}
         return self.model_copy(update=update)
+
+    def model_of(self, stage: Literal["vibes", "configs"]) -> str:
+        """The model that the stage asks."""
+        return (self.vibes if stage == "vibes" else self.configs).model or self.llm.model
 
     def remember(self, flags: Mapping[str, Values]) -> None:
         """Store the sections of values that came from flags."""

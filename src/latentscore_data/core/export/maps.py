@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ from latentscore_data.core.export.dataset import Rows
 from latentscore_data.core.export.tables import Lines, Table, write_table
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.clap_index import ClapIndex
-from latentscore_data.core.vibes.dedupe import batched, choose_embedder, load_embedder
+from latentscore_data.core.vibes.dedupe import choose_embedder, load_embedder
 
 BATCH = 512
 LINE = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
@@ -133,7 +134,8 @@ def write_map(folder: Path, rows: Iterable[ScoredRow], kind: str, vectors: Vecto
                 yield row
 
     with (folder / JSONL_FILE).open("wb") as whole, (folder / ROWS_FILE).open("wb") as lines:
-        for batch in batched(with_config(), BATCH):
+        chosen = with_config()
+        while batch := list(islice(chosen, BATCH)):
             embedded = np.ascontiguousarray(vectors(batch), dtype=np.float32)
             _check_unit(embedded, batch)
             parts.append(embedded)
