@@ -289,8 +289,7 @@ def _starting(preload: list[str]) -> Iterator[None]:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(preload)
         before = dict(os.environ)
-        for name, value in _ONE_THREAD.items():
-            os.environ[name] = value
+        os.environ.update(_ONE_THREAD)
         os.environ["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
         try:
             forkserver.ensure_running()

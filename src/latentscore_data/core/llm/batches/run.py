@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -198,23 +199,21 @@ class BatchRun(Closing):
     def _adopt(self, state: BatchState, batch: Batch, not_these: frozenset[str] = frozenset()) -> bool:
         """Search for a batch whose submission was interrupted; return False if the provider never received it."""
         known = {one.remote_id for one in state.batches() if one.remote_id} | not_these
-        found = self._look_for(batch, known)
+        remote, since = self._remote(batch.model), batch.submitted or batch.created
+        find = partial(remote.find, batch.tag, batch.file_id or "", since, batch.questions, known)
+        found = find()
         if not found and (left := (batch.submitted or 0.0) + SETTLE_SECONDS - time.time()) > 0:
             time.sleep(min(left, SETTLE_SECONDS))
-            found = self._look_for(batch, known)
+            found = find()
         if not found:
             say(f"{self.stage}: batch {batch.tag} never reached the provider; its questions are asked again")
             state.drop(batch.tag)
             return False
         # If only the number of questions matches, prefer an ended batch, whose results can be checked.
         best = max(found, key=lambda one: one.ended)
-        batch.remote_id, batch.doubtful, batch.state = best.remote_id, not self._remote(batch.model).certain, "open"
+        batch.remote_id, batch.doubtful, batch.state = best.remote_id, not remote.certain, "open"
         state.save(batch)
         return True
-
-    def _look_for(self, batch: Batch, known: set[str]) -> list[Progress]:
-        since = batch.submitted or batch.created
-        return self._remote(batch.model).find(batch.tag, batch.file_id or "", since, batch.questions, known)
 
     def _poll(self, state: BatchState, batch: Batch, tried: frozenset[str] = frozenset()) -> bool:
         """Query the progress of the batch and download it once it has ended; return False while it is open.
