@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 START_SECONDS = 300.0
 """Time-out for starting a process, including imports and compilation."""
 
-_ONE_THREAD = dict.fromkeys(
+_ONE_THREAD: dict[str, str] = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
 )
 
