@@ -227,7 +227,7 @@ def test_a_chain_that_costs_money_asks_once_and_before_its_first_stage(
         asked.append(question)
         return False
 
-    monkeypatch.setattr("latentscore_data.core.stages.chain.interactive", lambda: True)
+    monkeypatch.setattr("latentscore_data.core.stages.spending.interactive", lambda: True)
     monkeypatch.setattr(typer, "confirm", refuse)
     no = lsdata_here(*words, env=key)
     assert no.returncode == 4
@@ -243,7 +243,7 @@ def test_a_yes_at_the_beginning_is_not_asked_for_again(monkeypatch: pytest.Monke
     from latentscore_data.core.llm.plan import Plan
     from latentscore_data.core.stages.chain import Step, agree
 
-    monkeypatch.setattr("latentscore_data.core.stages.chain.interactive", lambda: True)
+    monkeypatch.setattr("latentscore_data.core.stages.spending.interactive", lambda: True)
     monkeypatch.setattr(typer, "confirm", lambda *_, **__: True)
     paid = [Step("vibes", "stale", [], Plan("", cost_usd=None, basis="unknown"))]
     free = [Step("vibes", "stale", [], Plan(""))]

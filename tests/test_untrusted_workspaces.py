@@ -240,7 +240,7 @@ def test_a_record_of_batches_with_text_for_numbers_is_named(
     path = tmp_path / "batches.sqlite"
     state = BatchState(path)
     state.add(
-        Batch("tag", "configs", "openai/x", None, "open", "1", "2", "", 3, 0, 0, 0.5, None, 1.0, 2.0, False, False), []
+        Batch("tag", "configs", "openai/x", None, "open", 3, 1.0, submitted=2.0, remote_id="1", worst_usd=0.5), []
     )
     state.close()
     assert [batch.tag for batch in open_batches(path)] == ["tag"]

@@ -197,7 +197,7 @@ class Workspace:
             raise _core("base.errors").InputError(f"export {kind!r} is unknown", f"kinds: {', '.join(kinds)}")
         target = None if out is None else Path(out)
         settings = self.settings(export=options)
-        return self._run("export", settings, f"run_export_{kind}", out=target, overwrite=overwrite)
+        return self._run("export", settings, "export_one", kind=kind, out=target, overwrite=overwrite)
 
     @property
     def _trusted(self) -> frozenset[str]:
@@ -208,7 +208,7 @@ class Workspace:
         """Call a stage's function under the lock of the workspace."""
         run = getattr(_core(f"stages.{stage}"), function)
         with _core("base.workspace").Workspace(self.root).lock(stage), _own_event_loop():
-            return run(settings, **options)
+            return run(settings=settings, **options)
 
 
 def _core(module: str) -> Any:

@@ -22,7 +22,7 @@ def show_dry_run(
 
     ``document`` makes the JSON document; by default it is the plan of the only model.
     """
-    problem = next(iter(raised_by(check)), None)
+    problem = next(raised_by(check), None)
     if OUTPUT.json:
         found = document() if document is not None else plan.asked[0].to_dict()
         if problem is not None:

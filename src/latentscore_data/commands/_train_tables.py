@@ -34,7 +34,7 @@ def show_plans(plans: list[dict[str, Any]], check: Callable[[], object], *, alon
             _show_plan(plan)
     if any(plan["missing"] for plan in plans):
         raise typer.Exit(MissingError.exit_code)
-    end_dry_run(next(iter(raised_by(check)), None))
+    end_dry_run(next(raised_by(check), None))
 
 
 def _show_plan(plan: dict[str, Any]) -> None:

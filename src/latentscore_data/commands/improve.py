@@ -30,6 +30,7 @@ from latentscore_data.core.base.layers import Values
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.registry import make_executor
 from latentscore_data.core.scoring.executor import Executor
+from latentscore_data.core.stages.base import RunContext
 from latentscore_data.core.stages.improve import Rounds, check_start, plan_improve, plans, run_improve
 from latentscore_data.core.stages.spending import RunPlan
 
@@ -77,7 +78,8 @@ def improve(
     """
     settings = load(**given)
     executor = make_executor(settings.train.on, settings, say)
-    asked = Rounds(settings, set_ or [], trusted_scorers(settings, given, trust_settings), yes)
+    context = RunContext(yes, trusted=trusted_scorers(settings, given, trust_settings))
+    asked = Rounds(settings, set_ or [], context)
     if dry_run:
         _show_plan(asked, executor)
         return

@@ -134,7 +134,7 @@ class Answers:
         model = source.id.partition(":")[2]
         return make_plan(
             model, [self._questions(vibe, n)], MusicConfigPromptPayload, example_answer(), self._settings.llm,
-            self._workspace.llm_cache,
+            self._workspace,
         )  # fmt: skip
 
     def _questions(self, vibe: str, n: int) -> list[Question]:

@@ -94,10 +94,10 @@ def test_the_answers_are_estimated_and_capped_before_anything_is_sent(modal: Loo
     assert (answers.what, answers.items, answers.gpu) == (f"answers of {TINY}", 10, "L4")
     assert (sounds.what, sounds.items, sounds.gpu) == ("sounds", 10, None)
     with pytest.raises(StoppedError, match="this work could cost up to"):
-        confirm_remote_jobs([answers, sounds], executor, settings, yes=True, spend=SpendTracker())
+        confirm_remote_jobs([answers, sounds], executor, settings, RunContext(yes=True))
     generous = load_settings(configs={"model": TINY}, llm={"max_cost": 1000.0})
     spend = SpendTracker()
-    confirm_remote_jobs([answers], executor, generous, yes=False, spend=spend)
+    confirm_remote_jobs([answers], executor, generous, RunContext(spend=spend))
     assert spend.spent == 0, "its cost is booked as it arises"
     assert answers_estimates(Plan("openai/gpt-4o", 5, 5), 16, executor) == []
     assert modal.sent == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import sqlite3
@@ -28,10 +29,6 @@ _OTHER_TABLES = sqlite3.SQLITE_ERROR
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
-class DamagedError(sqlite3.DatabaseError):
-    """``quick_check`` found damaged pages."""
-
-
 def open_database(path: Path, what: str, prepare: Prepare, salvage: Salvage | None = None) -> sqlite3.Connection:
     """Open the database at ``path`` in autocommit mode, with a write-ahead log and the tables of ``prepare``.
 
@@ -43,7 +40,7 @@ def open_database(path: Path, what: str, prepare: Prepare, salvage: Salvage | No
         try:
             return _open(path, prepare)
         except sqlite3.Error as error:
-            if not (_is_damage(error) or _code(error) == _OTHER_TABLES):
+            if _code(error) not in (*_DAMAGED, _OTHER_TABLES):
                 raise
             reason = str(error)
         aside = _set_aside(path)
@@ -96,7 +93,7 @@ def unusable(path: Path, what: str, error: OSError | sqlite3.Error) -> OutputErr
     """Return the error with reason and remedy. A damaged file is marked, so that the next opening checks it completely."""
     reason = error.strerror if isinstance(error, OSError) else str(error)
     message = f"the {what} {path} cannot be used ({reason})"
-    if _is_damage(error):
+    if _code(error) in _DAMAGED:
         with contextlib.suppress(OSError):
             _mark(path).touch()
         return OutputError(
@@ -137,7 +134,9 @@ def _open(path: Path, prepare: Prepare) -> sqlite3.Connection:
 def _check(db: sqlite3.Connection) -> None:
     (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
     if found != "ok":
-        raise DamagedError(" ".join(str(found).replace("*** in database main ***", "").split())[:200])
+        error = sqlite3.DatabaseError(" ".join(str(found).replace("*** in database main ***", "").split())[:200])
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
 
 
 def _mark(path: Path) -> Path:
@@ -148,19 +147,14 @@ def _set_aside(path: Path) -> Path:
     """Rename the file and its side files; otherwise SQLite would apply the old log to the new file."""
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     aside = path.with_name(f"{path.stem}.damaged-{stamp}{path.suffix}")
-    number = 1
+    number = itertools.count(2)
     while aside.exists():
-        number += 1
-        aside = path.with_name(f"{path.stem}.damaged-{stamp}-{number}{path.suffix}")
+        aside = path.with_name(f"{path.stem}.damaged-{stamp}-{next(number)}{path.suffix}")
     for ending in ("-wal", "-shm", ""):
         if (part := path.with_name(path.name + ending)).exists():
             part.replace(aside.with_name(aside.name + ending))
     _mark(path).unlink(missing_ok=True)
     return aside
-
-
-def _is_damage(error: Exception) -> bool:
-    return isinstance(error, DamagedError) or _code(error) in _DAMAGED
 
 
 def _code(error: Exception) -> int:

@@ -375,33 +375,25 @@ def fields_in_lines(config: Mapping[str, Any], indent: int = 2) -> str:
 class PlainLines(Progress):
     """A line every ten seconds, for logs and CI."""
 
-    def __init__(self) -> None:
-        self._started = self._last = time.monotonic()
-        self._total: int | None = None
-
-    def start(self, stage: str, total: int | None) -> None:
-        self._started = self._last = time.monotonic()
-        self._total = total
+    _said = 0.0
 
     def update(self, summary: Summary, in_flight: int) -> None:
-        if time.monotonic() - self._last >= PLAIN_LINE_SECONDS:
-            self._last = time.monotonic()
-            say(f"{summary.stage}: {one_line(summary, in_flight, self._total, self._last - self._started)}")
+        now = time.monotonic()
+        if now - max(self.started, self._said) >= PLAIN_LINE_SECONDS:
+            self._said = now
+            say(f"{summary.stage}: {one_line(summary, in_flight, self.total, now - self.started)}")
 
 
 class LivePanel(Progress):
     """A panel that redraws itself while a stage works."""
 
-    def __init__(self) -> None:
-        self._live: Any = None
-        self._total: int | None = None
-        self._started = time.monotonic()
-        self._drawn = 0.0
+    _live: Any = None
+    _drawn = 0.0
 
     def start(self, stage: str, total: int | None) -> None:
         from rich.live import Live
 
-        self._total, self._started = total, time.monotonic()
+        super().start(stage, total)
         self._live = Live(console=console(stderr=True), refresh_per_second=8, transient=True)
         self._live.start()
 
@@ -420,18 +412,18 @@ class LivePanel(Progress):
         from rich.progress_bar import ProgressBar
         from rich.table import Table
 
-        elapsed = time.monotonic() - self._started
-        rows: list[RenderableType] = [styled(one_line(summary, in_flight, self._total, elapsed))]
-        if self._total:
+        elapsed = time.monotonic() - self.started
+        rows: list[RenderableType] = [styled(one_line(summary, in_flight, self.total, elapsed))]
+        if self.total:
             finished = summary.done + summary.skipped + sum(summary.failed.values())
-            rows.insert(0, ProgressBar(total=self._total, completed=finished))
+            rows.insert(0, ProgressBar(total=self.total, completed=finished))
         if summary.calls or summary.cached:
             spent = money(summary.cost_usd)
             line = (
                 f"{summary.tokens_in:,} tokens in, {summary.tokens_out:,} out · {summary.cached} cached · spent {spent}"
             )
-            if self._total and summary.cost_usd and summary.done:
-                projected = summary.cost_usd * (self._total - summary.skipped) / summary.done
+            if self.total and summary.cost_usd and summary.done:
+                projected = summary.cost_usd * (self.total - summary.skipped) / summary.done
                 line += f" · projected {money(projected)}"
             rows.append(styled(line, "dim"))
         if summary.failed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from typing import Any
 
@@ -32,8 +32,6 @@ class LsdataError(Exception):
 
 class InputError(LsdataError):
     """Wrong usage, settings or input data."""
-
-    exit_code = 2
 
 
 FLAG = "flag"
@@ -85,15 +83,13 @@ EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
 
 
-def raised_by(*checks: Callable[[], object]) -> list[LsdataError]:
-    """Return the errors that the checks raise, in their order."""
-    found: list[LsdataError] = []
+def raised_by(*checks: Callable[[], object]) -> Iterator[LsdataError]:
+    """Yield the errors that the checks raise, in their order. A check runs when the next error is requested."""
     for check in checks:
         try:
             check()
         except LsdataError as error:
-            found.append(error)
-    return found
+            yield error
 
 
 def one_line(error: object, most: int = 200) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import logging
+import mmap
 import os
 import re
 import uuid
@@ -162,6 +163,14 @@ def read_object(path: Path, remedy: str) -> JsonObject:
     return value
 
 
+def object_or_empty(path: Path) -> JsonObject:
+    """Return the JSON object in a file; empty for a file that is missing, unreadable or not an object."""
+    try:
+        return read_object(path, "")
+    except InputError:
+        return {}
+
+
 def dump_line(row: BaseModel | Line) -> bytes:
     """Return a row as one line of JSON with a newline. Unset optional fields of typed rows are omitted."""
     value = row.model_dump(mode="json", exclude_unset=True) if isinstance(row, BaseModel) else row
@@ -241,25 +250,16 @@ class Appender(Closing):
 
 def _end_with_newline(path: Path) -> None:
     """Drop an incomplete last line, or add a missing newline to a complete one, before appending."""
-    if not path.exists():
+    if not path.exists() or not path.stat().st_size:
         return
     with path.open("rb+") as file:
-        size = file.seek(0, os.SEEK_END)
-        if size == 0:
-            return
-        end = size
-        tail = b""
-        while end > 0 and b"\n" not in tail:
-            start = max(0, end - 65536)
-            file.seek(start)
-            tail = file.read(end - start)
-            end = start
-        keep = end + tail.rfind(b"\n") + 1 if b"\n" in tail else 0
-        if keep < size:
-            file.seek(keep)
-            if _is_whole(file.read()):
-                file.write(b"\n")
-                return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            keep = content.rfind(b"\n") + 1
+            tail = content[keep:]
+        if tail and _is_whole(tail):
+            file.seek(0, os.SEEK_END)
+            file.write(b"\n")
+        elif tail:
             log.warning("%s: dropped an incomplete last line", path)
             file.truncate(keep)
 

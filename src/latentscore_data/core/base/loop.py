@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 InT = TypeVar("InT")
 
+BREAKER_WINDOW, BREAKER_AT_LEAST = 40, 20
+"""Number of last outcomes that the circuit breaker counts, and of outcomes from which it counts."""
 SKIPPED_AT_ONCE = 200
 """Yield to the event loop after this many skipped rows."""
 
@@ -51,9 +53,11 @@ class Client(Protocol):
 
     usage: Usage
 
-    def drain(self) -> None: ...
+    def drain(self) -> None:
+        """Start no new calls; calls in flight may finish."""
 
-    async def aclose(self) -> None: ...
+    async def aclose(self) -> None:
+        """Close connections and files. Call this in the event loop of the calls."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,6 @@ class Job(Generic[InT]):
     unit: str = "row"
     """What an input is called, in the singular."""
     line_key: str = "row_id"
-    breaker_window: int = 40
-    breaker_at_least: int = 20
 
 
 def run_stage(
@@ -151,7 +153,7 @@ class _Run(Generic[InT]):
         most = self.max_in_flight if self.total is None else min(self.max_in_flight, self.total)
         self.workers = max(1, most)
         self.summary = Summary(self.job.name, unit=self.job.unit)
-        self.outcomes: deque[bool] = deque(maxlen=self.job.breaker_window)
+        self.outcomes: deque[bool] = deque(maxlen=BREAKER_WINDOW)
 
     async def to_the_end(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -238,7 +240,7 @@ class _Run(Generic[InT]):
         except RowFailure as failure:
             await self.note(failure, key, fingerprint)
         bad = self.outcomes.count(False)
-        if len(self.outcomes) >= self.job.breaker_at_least and bad * 2 >= len(self.outcomes) and not self.stop:
+        if len(self.outcomes) >= BREAKER_AT_LEAST and bad * 2 >= len(self.outcomes) and not self.stop:
             names = "; ".join(f"{count} x {cause}" for cause, count in self.causes.most_common(3))
             self.halt(
                 StoppedError(
@@ -285,12 +287,9 @@ class _Run(Generic[InT]):
 
     def so_far(self) -> str:
         """What an interrupted run leaves: the panel, which said it, is gone."""
-        done, name = self.summary.done + self.summary.skipped, f"{self.job.unit}s"
-        said = (
-            f"{self.job.name}: {done:,} of {self.total:,} {name}" if self.total else f"{self.job.name}: {done:,} {name}"
-        )
-        cost = self.summary.cost_usd
-        return f"{said} done" + (f", ${cost:.4f} spent" if cost else "")
+        done, cost = self.summary.done + self.summary.skipped, self.summary.cost_usd
+        of_all = f" of {self.total:,}" if self.total else ""
+        return f"{self.job.name}: {done:,}{of_all} {self.job.unit}s done" + (f", ${cost:.4f} spent" if cost else "")
 
     def count(self) -> None:
         self.summary.seconds = time.monotonic() - self.started

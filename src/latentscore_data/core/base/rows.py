@@ -48,6 +48,19 @@ class _Row(BaseModel):
         """Data sets number their texts; an id is text here."""
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        row = dict(cast(Line, data))
+        cls._convert(row)
+        return row
+
+    @classmethod
+    def _convert(cls, row: Line) -> None:
+        """Bring the values of a row that another program may have written into the form of this type."""
+
 
 class SourceText(_Row):
     """A sampled text."""
@@ -97,30 +110,26 @@ class VibeRow(_Row):
     vibe_noisy: str | None = None
     tags_noisy: list[str] | None = None
 
-    @model_validator(mode="before")
     @classmethod
-    def _name_rows_from_elsewhere(cls, data: Any) -> Any:
+    def _convert(cls, row: Line) -> None:
         """Rows without a ``row_id`` get one from their content; null values in them mean "not given"."""
-        if not isinstance(data, dict):
-            return data
-        given = cast(Line, data)
-        row = {name: value for name, value in given.items() if value is not None or name not in _NEVER_NULL}
+        for name in [name for name, value in row.items() if value is None and name in _NEVER_NULL]:
+            del row[name]
         if isinstance(split := row.get("split"), str):
             # Published data sets spell SFT-Train as SFT_Train or train; an empty text stands for "no split".
             row["split"] = _SPLIT_SPELLINGS.get(split, split) or None
         if not row.get("vibe_original"):
-            return row
+            return
         row.setdefault("dataset", "unknown")
         row.setdefault("id_in_dataset", digest(row["vibe_original"])[:16])
         if row.get("row_id"):
-            return row
+            return
         row["id_in_dataset"] = str(row["id_in_dataset"])
         content = digest(*(row.get(name) for name in ("vibe_scope", "character_name", "vibe_original")))[:12]
         row["row_id"] = (
             f"{source_id(str(row['dataset']), row['id_in_dataset'])}:{row.get('vibe_index', 0)}:"
             f"{row.get('vibe_scope', 'scene')}:{content}:{row.get('vibe_level', 'm')}"
         )
-        return row
 
     @property
     def source_id(self) -> str:
@@ -151,21 +160,15 @@ class ConfigRow(VibeRow):
     converted: list[str] = Field(default_factory=lambda: [])
     """Notes about changes that were needed in the answers, or in the configs of a row from another tool, each once."""
 
-    @model_validator(mode="before")
     @classmethod
-    def _convert_candidates(cls, data: Any) -> Any:
+    def _convert(cls, row: Line) -> None:
         """Configs that other programs wrote become configs in labels."""
-        if not isinstance(data, dict):
-            return data
-        given = cast(Line, data)
-        found: list[str] = []
-        row = dict(given)
-        if isinstance(given.get("config_candidates"), list):
-            candidates = cast("list[Any]", given["config_candidates"])
-            read = [convert_payload(candidate) for candidate in candidates]
+        super()._convert(row)
+        candidates = row.get("config_candidates")
+        if isinstance(candidates, list):
+            read = [convert_payload(candidate) for candidate in cast("list[Any]", candidates)]
             row["config_candidates"] = [payload for payload, _ in read]
-            found += [note for _, notes in read for note in notes]
-        return _noted(row, found)
+            _note(row, [note for _, notes in read for note in notes])
 
 
 class _Spent(TypedDict):
@@ -226,27 +229,22 @@ class ScoredRow(ConfigRow):
             raise ValueError(f"there are {count} candidates")
         return value
 
-    @model_validator(mode="before")
     @classmethod
-    def _convert_payload(cls, data: Any) -> Any:
+    def _convert(cls, row: Line) -> None:
         """A retrieval map's columns ``config``, ``title`` and ``palettes`` become the payload, in labels."""
-        if not isinstance(data, dict):
-            return data
-        row = dict(cast(Line, data))
+        super()._convert(row)
         if row.get("config_payload") is None and row.get("config") is not None:
             own = {name: row.pop(name, None) or default for name, default in UNTITLED.items()}
             row["config_payload"] = {**own, "config": row.pop("config")}
-        row["config_payload"], notes = convert_payload(row.get("config_payload"), row.get("layers"))
-        if row["config_payload"] is None and "config_payload" not in data:
-            del row["config_payload"]
-        return _noted(row, notes)
+        if row.get("config_payload") is not None:
+            row["config_payload"], notes = convert_payload(row["config_payload"], row.get("layers"))
+            _note(row, notes)
 
 
-def _noted(row: Line, notes: Sequence[str]) -> Line:
-    """The row with these changes among those in ``converted``."""
+def _note(row: Line, notes: Sequence[str]) -> None:
+    """Add these changes to those in ``converted``."""
     if notes:
         row["converted"] = list(dict.fromkeys([*(row.get("converted") or ()), *notes]))
-    return row
 
 
 class BenchRow(_Row):

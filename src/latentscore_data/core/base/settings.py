@@ -706,6 +706,11 @@ class Settings(BaseModel):
         # Code that calls a model has only the section llm, and needs the price lists.
         self.llm.look_prices_up_in(self.paths.price_lists)
 
+    def changed(self, **sections: Values) -> Self:
+        """Return the settings with other values in these sections; they are not validated."""
+        update = {name: getattr(self, name).model_copy(update=values) for name, values in sections.items()}
+        return self.model_copy(update=update)
+
     def model_of(self, stage: Literal["vibes", "configs"]) -> str:
         """The model that the stage asks."""
         return (self.vibes if stage == "vibes" else self.configs).model or self.llm.model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -93,7 +94,11 @@ class Summary:
 class Progress:
     """Receive the progress of a stage; this one shows nothing. Displays override its methods."""
 
-    def start(self, stage: str, total: int | None) -> None: ...
+    total: int | None = None
+    started: float = 0.0
+
+    def start(self, stage: str, total: int | None) -> None:
+        self.total, self.started = total, time.monotonic()
 
     def update(self, summary: Summary, in_flight: int) -> None: ...
 

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 START_SECONDS = 300.0
 """Time-out for starting a process, including imports and compilation."""
 
-_ONE_THREAD = dict.fromkeys(
+_ONE_THREAD: dict[str, str] = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
 )
 
@@ -289,8 +289,7 @@ def _starting(preload: list[str]) -> Iterator[None]:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(preload)
         before = dict(os.environ)
-        for name, value in _ONE_THREAD.items():
-            os.environ[name] = value
+        os.environ.update(_ONE_THREAD)
         os.environ["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
         try:
             forkserver.ensure_running()

@@ -281,7 +281,10 @@ def missing(settings: Settings) -> list[LsdataError]:
         if not (settings.bench.baseline or "").endswith(BESIDE_WINNERS):
             baseline_label(settings.bench, choose_sources(settings.bench, []))
 
-    return raised_by(check_sources, check_baseline, lambda: make_scorers(ScorerDeps(settings.scoring, settings.llm)))
+    def check_scorers() -> None:
+        make_scorers(ScorerDeps(settings.scoring, settings.llm))
+
+    return list(raised_by(check_sources, check_baseline, check_scorers))
 
 
 def sources_decide(settings: Settings, workspace: Workspace) -> Depends:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, quantiles
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from latentscore_data.core.base.layers import leaves
 from latentscore_data.core.export.columns import features
 from latentscore_data.core.export.dataset import DatasetFacts
 from latentscore_data.core.export.maps import MapFacts
-from latentscore_data.core.export.merge import Parity, is_hub_id, public_name
+from latentscore_data.core.export.merge import WrittenModel, is_hub_id, public_name
 from latentscore_data.core.export.pictures import histograms
 from latentscore_data.core.export.tables import Table, split_name
 from latentscore_data.core.texts.licenses import license_lines, license_slug
@@ -314,19 +314,13 @@ class ModelFacts:
     chain: Sequence[str]
     """The base model and its own base models, the first ancestor last."""
     license: str | None
-    parameters: int
+    model: WrittenModel
     adapter: bool
     """True for an adapter without its base."""
-    merged: Parity | None
-    """The adapter on its base against the merged model; None for a whole model."""
-    gguf: Mapping[str, Parity]
-    """GGUF file -> its difference to the merged model."""
     record: Mapping[str, Any]
     """The content of ``run.json``; empty for a model without a run."""
     missing: Sequence[str]
     """Licences and notices that are missing."""
-    tools: Mapping[str, str] = field(default_factory=lambda: {})
-    """External programs that made a GGUF file -> their version."""
     answer: FormName = "json"
     """The form in which the model answers."""
 
@@ -341,7 +335,7 @@ def model_card(facts: ModelFacts, origin: Provenance | None) -> str:
         license_name=None if facts.license else "unknown",
         library_name="peft" if facts.adapter else "transformers",
         pipeline_tag="text-generation",
-        tags=["music", "text-to-music", "latentscore", *(["gguf"] if facts.gguf else [])],
+        tags=["music", "text-to-music", "latentscore", *(["gguf"] if facts.model.gguf else [])],
     )
     record = facts.record
     evaluation = record.get("evaluation")
@@ -367,8 +361,8 @@ def model_card(facts: ModelFacts, origin: Provenance | None) -> str:
 
 
 def _exactness(facts: ModelFacts) -> list[Cells]:
-    rows = [("`model.safetensors` (adapter merged)", facts.merged)] if facts.merged else []
-    rows += [(f"`{name}`", parity) for name, parity in facts.gguf.items()]
+    rows = [("`model.safetensors` (adapter merged)", facts.model.merged)] if facts.model.merged else []
+    rows += [(f"`{name}`", parity) for name, parity in facts.model.gguf.items()]
     return [
         (what, f"{p.max_abs_diff:.2g}", f"{p.relative_error:.2g}", f"{p.top1_agreement:.1%}", f"{p.kl:.2g}")
         for what, p in rows

@@ -44,6 +44,8 @@ class DatasetFacts:
     """Scorer -> all candidates' scores."""
     best_of: Counter[int] = field(default_factory=Counter)
     """Number of candidates -> number of rows."""
+    converted: Counter[str] = field(default_factory=Counter)
+    """Note about a change of a config -> number of rows."""
 
 
 def wants_parquet(setting: str) -> bool:
@@ -119,6 +121,7 @@ def _count(split: str, row: ScoredRow, facts: DatasetFacts) -> None:
     facts.config_models[row.config_model or "not stated"] += 1
     facts.sources.setdefault(split, set()).add(row.source_id)
     facts.best_of[len(row.config_candidates)] += 1
+    facts.converted.update(row.converted)
     for scorer, scores in row.candidate_scores.items():
         facts.candidates.setdefault(scorer, []).extend(score for score in scores if score is not None)
         if (best := winner_score(row, scores)) is not None:

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -88,24 +88,25 @@ def find_source(name: str | None, train_dir: Path) -> Source:
 
 
 @dataclass(frozen=True)
-class Merged:
-    """A model that was written, with its logits and tokenizer to compare GGUF files with."""
+class WrittenModel:
+    """The weights of an export, and their numerical errors."""
 
-    base: str | None
-    """The adapter's base model; None for a whole model."""
-    parity: Parity | None
-    """The adapter on its base against the written model; None for a whole model."""
-    parameters: int
+    base: str
+    """The adapter's base model; for a whole model that of its run, or without a run the model itself."""
     model_type: str
-    tokenizer: Any
-    logits: list[Logits]
-    """The written model's logits, one array for each probe."""
+    parameters: int
+    merged: Parity | None = None
+    """The adapter on its base against the written model; None for a whole model."""
+    gguf: dict[str, Parity] = field(default_factory=dict[str, Parity])
+    """GGUF file -> its difference to the merged model."""
+    tools: dict[str, str] = field(default_factory=dict[str, str])
+    """External programs that made a GGUF file -> their version."""
 
 
-def merge(source: Source, runs: Path, folder: Path) -> Merged:
+def merge(source: Source, runs: Path, folder: Path) -> tuple[WrittenModel, Any, list[Logits]]:
     """Write the model as float32 safetensors with its tokenizer into ``folder``, load it again and compare.
 
-    Raises :class:`MissingError` for a base that cannot be loaded, :class:`InputError` for an adapter that does not
+    Returns the model, its tokenizer and its logits, one array for each probe, to compare GGUF files with. Raises :class:`MissingError` for a base that cannot be loaded, :class:`InputError` for an adapter that does not
     match it, and :class:`VerificationError` for weights that are not finite and for a written model that differs.
     """
     base = adapter_base(source.weights)
@@ -122,7 +123,8 @@ def merge(source: Source, runs: Path, folder: Path) -> Merged:
     with writing(folder), quiet_libraries():
         model.save_pretrained(str(folder), max_shard_size=SHARD_SIZE)
         tokenizer.save_pretrained(str(folder))
-        copy_form(source, folder)
+        if (form := source.weights / FORM_FILE).is_file():
+            shutil.copyfile(form, folder / FORM_FILE)
         # The library makes weights readable only by their owner.
         for weights in folder.glob("*.safetensors"):
             weights.chmod(0o644)
@@ -137,13 +139,9 @@ def merge(source: Source, runs: Path, folder: Path) -> Merged:
             f"the merged model differs from adapter and base (relative error {parity.relative_error:.2g})",
             "report this: the models should be equal in float32",
         )
-    return Merged(base, parity if base else None, parameters, back.model.config.model_type, back.tokenizer, after)
-
-
-def copy_form(source: Source, folder: Path) -> None:
-    """Copy the file with the form of the model's answers, if it exists."""
-    if (said := source.weights / FORM_FILE).is_file():
-        shutil.copyfile(said, folder / FORM_FILE)
+    model_type = back.model.config.model_type
+    written = WrittenModel(base or base_of(source), model_type, parameters, parity if base else None)
+    return written, back.tokenizer, after
 
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")

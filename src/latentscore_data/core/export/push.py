@@ -18,6 +18,7 @@ from latentscore_data.core.base.errors import (
     StoppedError,
     one_line,
 )
+from latentscore_data.core.base.jsonl import object_or_empty
 from latentscore_data.core.base.names import leads_out
 from latentscore_data.core.base.secrets import key_named, read_dotenv
 from latentscore_data.core.export.folder import RECORD_FILE, read_record
@@ -127,10 +128,7 @@ def _brought(api: HfApi, repo: str, kind: str, there: set[str]) -> set[str]:
         return set()
     with tempfile.TemporaryDirectory() as folder:
         api.hf_hub_download(repo, RECORD_FILE, repo_type=kind, local_dir=folder)
-        try:
-            record = read_record(Path(folder))
-        except OutputError:
-            return set()
+        record = object_or_empty(Path(folder) / RECORD_FILE)
     # A repository may hold another program's export.json.
     return set(record["files"]) if "lsdata_version" in record and isinstance(record.get("files"), dict) else set()
 

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import latentscore
 from latentscore import InvalidConfigError, parse_payload
-from latentscore.files import read_whole
 from latentscore.json_search import JsonObject
 from latentscore.seeds import digest, unit_hash
 from latentscore_data import __version__
 from latentscore_data.core.base import ledger
-from latentscore_data.core.base.jsonl import count_lines, replace_bytes, replace_text
+from latentscore_data.core.base.jsonl import count_lines, object_or_empty, replace_bytes, replace_text
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.export.cards import draw_scores, load_template
@@ -59,13 +58,13 @@ def write_report(
         costs=sorted(ledger.totals(workspace.ledger).items()),
         checks=checks,
         rows=rows,
-        runs=[(path.parent.name, _json(path)) for path in sorted(workspace.train_dir.glob("*/run.json"))],
+        runs=[(path.parent.name, object_or_empty(path)) for path in sorted(workspace.train_dir.glob("*/run.json"))],
         benches=[
             (path.parent.name, path.with_name("report.html").exists())
             for path in sorted(workspace.bench_dir.glob("*/summary.json"))
         ],
         exports=[
-            (path.parent.name, _json(path).get("kind", ""))
+            (path.parent.name, object_or_empty(path).get("kind", ""))
             for path in sorted(workspace.export_dir.glob("*/export.json"))
             if not path.parent.name.startswith(".")
         ],
@@ -127,11 +126,3 @@ def _flow(workspace: Workspace, facts: DatasetFacts, origin: Provenance) -> list
     failed = {stage: sum(manifest.get("failed", {}).values()) for stage, manifest in origin.manifests.items()}
     rows = [{"what": what, "count": count, "command": command} for what, count, command in steps if count]
     return rows + [{"what": f"failed in {stage}", "count": n, "command": ""} for stage, n in failed.items() if n]
-
-
-def _json(path: Path) -> JsonObject:
-    try:
-        value = json.loads(read_whole(path))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}

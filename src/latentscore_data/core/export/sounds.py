@@ -14,6 +14,7 @@ from latentscore import parse_payload
 from latentscore.audio import write_audio
 from latentscore.seeds import digest
 from latentscore_data.core.base.rows import ScoredRow
+from latentscore_data.core.base.summary import Progress, Summary
 from latentscore_data.core.base.workers import WorkerPool
 from latentscore_data.core.export.columns import AudioFile
 
@@ -38,14 +39,14 @@ def _name(payload: Mapping[str, Any]) -> str:
 
 @contextmanager
 def rendered(
-    root: Path, rows: Iterable[ScoredRow], seconds: float, seed: int, workers: int, step: Callable[[int], object]
+    root: Path, rows: Iterable[ScoredRow], seconds: float, seed: int, workers: int, shown: Progress
 ) -> Iterator[Sounds]:
     """Render the winners' sounds, each config once: 48 kHz, stereo, 16 bit, ``seconds`` long; deleted at the end.
 
-    ``step`` gets the number of all sounds after each. Raises :class:`WorkerFailure` if one cannot be rendered.
+    ``shown`` displays the progress. Raises :class:`WorkerFailure` if one cannot be rendered.
     """
     with tempfile.TemporaryDirectory(dir=root, prefix=".sounds-") as folder:
-        sounds = Sounds(Path(folder))
+        sounds, counter = Sounds(Path(folder)), Summary("export audio")
         payloads = {_name(row.config_payload): row.config_payload for row in rows if row.config_payload is not None}
         pool = WorkerPool(
             _make_worker,
@@ -55,11 +56,13 @@ def rendered(
             preload=["latentscore_data.core.scoring.preload"],
         )
         try:
-            futures = [pool.submit(name, payload) for name, payload in payloads.items()]
-            for future in futures:
+            shown.start(counter.stage, len(payloads))
+            for future in [pool.submit(name, payload) for name, payload in payloads.items()]:
                 future.result()
-                step(len(futures))
+                counter.done += 1
+                shown.update(counter, 0)
         finally:
+            shown.finish(counter)
             pool.close()
         yield sounds
 

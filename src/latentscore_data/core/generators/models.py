@@ -97,6 +97,4 @@ class HostedKind(SourceKind):
         if costs_nothing(source.name, settings.llm):
             return None
         questions = ([config_question(row.vibe_original, settings.configs, 0, settings.prompts)] for row in rows)
-        return make_plan(
-            source.name, questions, MusicConfigPromptPayload, example_answer(), settings.llm, workspace.llm_cache
-        )
+        return make_plan(source.name, questions, MusicConfigPromptPayload, example_answer(), settings.llm, workspace)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
 from latentscore_data.core.base.answerers import BUILTIN, HOSTED, LOCAL, kind_of
 from latentscore_data.core.base.errors import InputError
@@ -19,12 +18,8 @@ from latentscore_data.core.llm.transport import Transport, transport_for
 from latentscore_data.core.models.engines import Engine, check_local
 from latentscore_data.core.models.local_names import local_version
 
-
-class Opened(NamedTuple):
-    """The transport of a client, and the sampling parameters that the model accepts."""
-
-    transport: Transport
-    parameters: TakesAll
+Opened = tuple[Transport, TakesAll]
+"""The transport of a client, and the sampling parameters that the model accepts."""
 
 
 class Answerer:
@@ -63,7 +58,7 @@ class LocalAnswerer(Answerer):
         return local_version(model, runs)
 
     def open(self, model: str, settings: LLMSettings, runs: Path, engine: Engine | None = None) -> Opened:
-        return Opened(LocalTransport(model, runs, settings.max_concurrency, engine), TakesAll())
+        return LocalTransport(model, runs, settings.max_concurrency, engine), TakesAll()
 
 
 class HostedAnswerer(Answerer):
@@ -85,7 +80,7 @@ class HostedAnswerer(Answerer):
         )
         if model in settings.labels:
             transport = LabelsTransport(model, transport)
-        return Opened(transport, Parameters(model, route))
+        return transport, Parameters(model, route)
 
 
 ANSWERERS: dict[str, Answerer] = {

@@ -7,7 +7,7 @@ import sqlite3
 import time
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,20 +60,23 @@ class Batch:
     model: str
     api_base: str | None
     state: State
-    remote_id: str | None
-    file_id: str | None
-    remote_status: str
     questions: int
-    done: int
-    failed: int
-    worst_usd: float | None
-    cost_usd: float | None
     created: float
-    submitted: float | None
-    doubtful: bool
+    submitted: float | None = None
+    remote_id: str | None = None
+    file_id: str | None = None
+    remote_status: str = ""
+    done: int = 0
+    failed: int = 0
+    worst_usd: float | None = None
+    cost_usd: float | None = None
+    doubtful: bool = False
     """True while it is uncertain that ``remote_id`` is this batch; its results will confirm it."""
-    run_over: bool
+    run_over: bool = False
     """True once its run has ended; it then no longer counts towards the cap."""
+
+    def __post_init__(self) -> None:
+        self.doubtful, self.run_over = bool(self.doubtful), bool(self.run_over)  # SQLite has no truth values
 
     @property
     def in_flight(self) -> bool:
@@ -127,10 +130,7 @@ class BatchState(Closing):
         """The batches, the oldest first; only those in the given states, if any are given."""
         where = f" WHERE state IN ({', '.join('?' * len(states))})" if states else ""
         rows = self._all(f"SELECT {', '.join(_BATCH)} FROM batches{where} ORDER BY created, tag", *states)
-        found = [
-            Batch(**{**dict(zip(_BATCH, row, strict=True)), "doubtful": bool(row[-2]), "run_over": bool(row[-1])})
-            for row in rows
-        ]
+        found = [Batch(*row) for row in rows]
         for batch in found:
             counts = (batch.questions, batch.done, batch.failed, batch.created, batch.submitted or 0)
             money = (batch.worst_usd or 0, batch.cost_usd or 0)
@@ -144,8 +144,8 @@ class BatchState(Closing):
     def add(self, batch: Batch, lines: Sequence[tuple[str, str]]) -> None:
         """Record a batch with its lines, (key, name of the answer type) each; the first one has number 0."""
         with self._together():
-            self._insert("batches", [tuple(getattr(batch, name) for name in _BATCH)])
-            self._insert("lines", [(batch.tag, number, *line) for number, line in enumerate(lines)])
+            self._many(_insert_into("batches"), [astuple(batch)])
+            self._many(_insert_into("lines"), [(batch.tag, number, *line) for number, line in enumerate(lines)])
 
     def save(self, batch: Batch) -> None:
         """Record the changes of a batch."""
@@ -163,7 +163,7 @@ class BatchState(Closing):
         """Close a batch and record the outcomes of its questions, in one transaction."""
         batch.state = "collected"
         with self._together():
-            self._insert("trials", [tuple(getattr(trial, name) for name in _TRIAL) for trial in trials])
+            self._many(_insert_into("trials"), [astuple(trial) for trial in trials])
             self._many("DELETE FROM trials WHERE key = ?", [(key,) for key in answered])
             self._run("DELETE FROM lines WHERE tag = ?", batch.tag)
             self.save(batch)
@@ -198,15 +198,12 @@ class BatchState(Closing):
         return [refused for (refused,) in rows]
 
     def add_refusal(self, model: str, api_base: str | None, refused: str) -> None:
-        self._insert("refusals", [(model, api_base or "", refused)])
+        self._many(_insert_into("refusals"), [(model, api_base or "", refused)])
 
     def close(self) -> None:
         self._db.close()
 
     # -- SQLite
-
-    def _insert(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
-        self._many(_insert_into(table), rows)
 
     @contextmanager
     def _together(self) -> Generator[None, None, None]:

@@ -6,7 +6,7 @@ They need no network, key or weights; ``builtin/keywords`` supports English only
 from __future__ import annotations
 
 import re
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from pydantic import BaseModel
 
@@ -16,14 +16,13 @@ from latentscore_data.core.base.answerers import VERBATIM
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.ledger import Usage
 from latentscore_data.core.base.loop import RowFailure
-from latentscore_data.core.llm.types import Answer, Question
+from latentscore_data.core.llm.types import LLM, Answer, Question, T
 from latentscore_data.core.vibes.excerpts import vibes_for
 from latentscore_data.core.vibes.schema import STRING_MAX_CHARS, Ladder, SceneVibe, TextScenes, TextVibes, Vibe
 
 MODEL = OFFLINE_MODEL
 
 DEFAULT_TEMPERATURE = 0.9
-T = TypeVar("T", bound=BaseModel)
 
 
 def version_of(model: str) -> str:
@@ -31,7 +30,7 @@ def version_of(model: str) -> str:
     return fingerprint() if model == MODEL else model
 
 
-class BuiltinLLM:
+class BuiltinLLM(LLM):
     """Answers vibes with configs and texts with vibes."""
 
     def __init__(self, model: str = MODEL) -> None:
@@ -58,12 +57,6 @@ class BuiltinLLM:
             )
         self.usage.calls += 1
         return Answer(cast(T, value), model=self.model)
-
-    def drain(self) -> None:
-        """Do nothing: there are no calls in flight."""
-
-    async def aclose(self) -> None:
-        """Do nothing: there is nothing to close."""
 
 
 def _as_it_stands(text: str, answer_type: type[BaseModel]) -> BaseModel:

@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ class Stored:
     tokens_out: int
     cost_usd: float | None
     seconds: float
-    created: str = ""
+    created: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
     litellm_version: str = ""
     answer_type: str = ""
     """The name of its type, for estimates, because answers of one type have similar lengths."""
@@ -116,14 +116,14 @@ class AnswerCache(Closing):
 
     def put(self, entries: Iterable[tuple[str, Stored]]) -> None:
         """Store the answers of one call in one transaction. Raises :class:`OutputError` if they cannot be written."""
-        rows = [(key, *_values(entry)) for key, entry in entries]
+        rows = [(key, *astuple(entry)) for key, entry in entries]
         self._write(f"INSERT OR REPLACE INTO answers (key, {_COLUMNS}) VALUES ({', '.join('?' * 11)})", rows)
 
     def put_negative(self, key: str, reason: str, entry: Stored) -> None:
         """Store an unusable answer (``truncated``, ``filtered``, ``empty``, ``invalid``)."""
         self._write(
             f"INSERT INTO negatives (key, reason, {_COLUMNS}) VALUES ({', '.join('?' * 12)})",
-            [(key, reason, *_values(entry))],
+            [(key, reason, *astuple(entry))],
         )
 
     def _read(self, question: str, *values: str) -> Any:
@@ -233,9 +233,3 @@ def _add_answer_type(db: sqlite3.Connection) -> None:
     for table in ("answers", "negatives"):
         if "answer_type" not in {row[1] for row in db.execute(f"PRAGMA table_info({table})")}:
             db.execute(f"ALTER TABLE {table} ADD COLUMN answer_type TEXT NOT NULL DEFAULT ''")
-
-
-def _values(entry: Stored) -> tuple[Any, ...]:
-    return astuple(
-        entry if entry.created else replace(entry, created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
-    )

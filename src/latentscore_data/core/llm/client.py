@@ -84,21 +84,23 @@ def connect(
     )
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Reply:
-    """One model answer before it is read; ``said`` by the server, ``cost_usd`` by all that is known of prices."""
+    """One model answer before it is read: what the server said, and its entry in the cache, still without text."""
 
     said: Completion
-    tokens_in: int
-    tokens_out: int
-    cost_usd: float | None
-    seconds: float
+    entry: Stored
     attempts: int
 
     def share(self, count: int) -> _Reply:
         """Return one question's share of a reply to ``count`` questions."""
-        cost = self.cost_usd / count if self.cost_usd is not None else None
-        return replace(self, tokens_in=self.tokens_in // count, tokens_out=self.tokens_out // count, cost_usd=cost)
+        entry = self.entry
+        cost = entry.cost_usd / count if entry.cost_usd is not None else None
+        tokens = {"tokens_in": entry.tokens_in // count, "tokens_out": entry.tokens_out // count}
+        return replace(self, entry=replace(entry, **tokens, cost_usd=cost))
+
+    def stored(self, text: str, answer_type: type[BaseModel]) -> Stored:
+        return replace(self.entry, answer=text, answer_type=answer_type.__name__)
 
 
 class ModelClient:
@@ -184,19 +186,16 @@ class ModelClient:
         """Ask until the answer is usable, at most ``ASKED_AGAIN`` more times, each time with the error of the last answer."""
         shape = self._shape(answer_type)
         messages = question.messages
-        tokens_in = tokens_out = attempts = 0
-        cost: float | None = 0.0
-        seconds = 0.0
+        attempts, seconds, spent = 0, 0.0, Usage()
         for again in range(ASKED_AGAIN + 1):
             reply = await self._call(messages, question.sampling, shape)
             attempts += reply.attempts
-            tokens_in, tokens_out = tokens_in + reply.tokens_in, tokens_out + reply.tokens_out
-            seconds += reply.seconds
-            cost = None if cost is None or reply.cost_usd is None else cost + reply.cost_usd
+            seconds += reply.entry.seconds
+            spent.add(Usage.of_call(reply.entry.tokens_in, reply.entry.tokens_out, reply.entry.cost_usd))
             try:
                 value = reply.said.read(shape)
             except BadAnswer as bad:
-                entry = self._stored(reply, reply.said.message.shown, answer_type)
+                entry = reply.stored(reply.said.message.shown, answer_type)
                 await self._writer.write(self._keep_unusable, reply, key, bad.reason, entry)
                 log.debug("%s: unusable answer (%s)", self.model, bad)
                 if bad.reason == "filtered":
@@ -205,9 +204,11 @@ class ModelClient:
                     raise RowFailure("answer", str(bad), None, attempts) from None
                 messages = asked_again(question.messages, reply.said.message.shown, bad)
                 continue
-            entry = self._stored(reply, value.model_dump_json(), answer_type)
+            entry = reply.stored(value.model_dump_json(), answer_type)
             await self._writer.write(self._keep, reply, [(key, entry)])
-            return Answer(value, tokens_in, tokens_out, cost, seconds, reply.said.finish_reason, False, self.model)
+            cost = None if spent.unpriced else spent.cost_usd
+            tokens = {"tokens_in": spent.tokens_in, "tokens_out": spent.tokens_out}
+            return _answer(value, replace(entry, **tokens, cost_usd=cost, seconds=seconds))
         raise AssertionError("the last round returns or raises")
 
     async def _fetch_together(self, batch: Sequence[Asked]) -> None:
@@ -239,13 +240,10 @@ class ModelClient:
             raise RowFailure("answer", str(bad)) from None
         share = reply.share(len(batch))
         found = [(asked, value) for asked, value in zip(batch, values, strict=True) if value is not None]
-        entries = [(asked.key, self._stored(share, value.model_dump_json(), answer_type)) for asked, value in found]
+        entries = [(asked.key, share.stored(value.model_dump_json(), answer_type)) for asked, value in found]
         await self._writer.write(self._keep, reply, entries)
         for asked, value in found:
-            cost = share.cost_usd
-            asked.answer.set_result(
-                Answer(value, share.tokens_in, share.tokens_out, cost, reply.seconds, "stop", False, self.model)
-            )
+            asked.answer.set_result(_answer(value, share.entry))
         return [asked for asked, value in zip(batch, values, strict=True) if value is None]
 
     @contextmanager
@@ -275,7 +273,8 @@ class ModelClient:
 
     def _book(self, reply: _Reply) -> None:
         if self.ledger is not None:
-            self.ledger.record(self.stage, self.model, reply.tokens_in, reply.tokens_out, reply.cost_usd)
+            entry = reply.entry
+            self.ledger.record(self.stage, self.model, entry.tokens_in, entry.tokens_out, entry.cost_usd)
 
     async def _ask_alone(self, asked: Asked) -> None:
         try:
@@ -321,14 +320,17 @@ class ModelClient:
                     self._limiter.close(self._refused_key(call_error))
                 self._limiter.leave(started, call_error)
             else:
-                reply = self._reply(answer, time.monotonic() - started, attempt)
-                self._budget.settle(reserved, reply.cost_usd or 0.0)
-                self._limiter.leave(started, None, reply.tokens_in + reply.tokens_out - worst_tokens)
-                return reply
+                cost = self._cost(answer)
+                self._budget.settle(reserved, cost or 0.0)
+                self._limiter.leave(started, None, answer.tokens_in + answer.tokens_out - worst_tokens)
+                return self._reply(answer, cost, time.monotonic() - started, attempt)
             if call_error.kind == "auth":
                 raise self._refused_key(call_error) from None
             if call_error.kind == "answer":
-                return self._refused_draw(call_error, time.monotonic() - started, attempt)
+                # The model's text that its server refused as invalid JSON: an unusable answer, without reported tokens.
+                cost = 0.0 if self._price is not None and self._price.free else None
+                said = Completion(Message(call_error.draw), "stop")
+                return self._reply(said, cost, time.monotonic() - started, attempt)
             if self._asks_differently(call_error, mode, sent):
                 attempt -= 1
                 continue
@@ -358,16 +360,12 @@ class ModelClient:
         log.warning("%s does not accept %s; using %s instead", self.model, mode, self._mode)
         return True
 
-    def _reply(self, answer: Completion, seconds: float, attempts: int) -> _Reply:
-        cost = self._cost(answer)
-        self.usage.add(Usage.of_call(answer.tokens_in, answer.tokens_out, cost))
-        return _Reply(answer, answer.tokens_in, answer.tokens_out, cost, seconds, attempts)
-
-    def _refused_draw(self, call_error: CallError, seconds: float, attempts: int) -> _Reply:
-        """Return the model's text that its server refused as invalid JSON: an unusable answer, whose tokens are not reported."""
-        cost = 0.0 if self._price is not None and self._price.free else None
-        self.usage.add(Usage.of_call(0, 0, cost))
-        return _Reply(Completion(Message(call_error.draw), "stop"), 0, 0, cost, seconds, attempts)
+    def _reply(self, answer: Completion, cost: float | None, seconds: float, attempts: int) -> _Reply:
+        spent = answer.tokens_in, answer.tokens_out
+        self.usage.add(Usage.of_call(*spent, cost))
+        version, how = litellm_version(), answer.finish_reason
+        entry = Stored("", self.model, how, *spent, cost, round(seconds, 4), litellm_version=version)
+        return _Reply(answer, entry, attempts)
 
     def _cost(self, answer: Completion) -> float | None:
         if self._engine is not None:
@@ -400,19 +398,6 @@ class ModelClient:
         if shape is None:
             shape = self._shapes[answer_type] = Shape(answer_type, self._hosted)
         return shape
-
-    def _stored(self, reply: _Reply, text: str, answer_type: type[BaseModel]) -> Stored:
-        return Stored(
-            answer=text,
-            model=self.model,
-            finish_reason=reply.said.finish_reason,
-            tokens_in=reply.tokens_in,
-            tokens_out=reply.tokens_out,
-            cost_usd=reply.cost_usd,
-            seconds=round(reply.seconds, 4),
-            litellm_version=litellm_version(),
-            answer_type=answer_type.__name__,
-        )
 
     def _refused_key(self, call_error: CallError) -> MissingError:
         names = self.settings.api_key_env
@@ -451,16 +436,12 @@ def _from_cache(stored: Stored, answer_type: type[T]) -> Answer[T] | None:
         value = answer_type.model_validate_json(stored.answer)
     except ValidationError:
         return None
-    return Answer(
-        value,
-        stored.tokens_in,
-        stored.tokens_out,
-        stored.cost_usd,
-        stored.seconds,
-        stored.finish_reason,
-        True,
-        stored.model,
-    )
+    return _answer(value, stored, cached=True)
+
+
+def _answer(value: T, entry: Stored, cached: bool = False) -> Answer[T]:
+    spent = entry.tokens_in, entry.tokens_out, entry.cost_usd, entry.seconds
+    return Answer(value, *spent, entry.finish_reason, cached, entry.model)
 
 
 def asked_again(messages: Messages, text: str, bad: BadAnswer) -> Messages:

@@ -11,7 +11,7 @@ from latentscore_data.core.base.jsonl import Line, read_rows
 from latentscore_data.core.base.row_index import read_newest
 from latentscore_data.core.base.rows import SourceText, VibeRow, source_id, vibe_row_id
 from latentscore_data.core.base.settings import VibesSettings
-from latentscore_data.core.llm.prompts import page_count, vibes_prompt_hash, vibes_question
+from latentscore_data.core.llm.prompts import paginate, vibes_prompt_hash, vibes_question
 from latentscore_data.core.llm.types import LLM
 from latentscore_data.core.vibes.schema import Ladder, TextVibes, answer_type, vibe_schema_hash
 
@@ -58,7 +58,7 @@ async def ask_for_vibes(text: SourceText, llm: LLM, settings: VibesSettings) -> 
         "source_id": text_key(text),
         "dataset": text.dataset,
         "id_in_dataset": text.id_in_dataset,
-        "pages": page_count(text.text, settings.page_words, settings.max_input_words),
+        "pages": len(paginate(text.text, settings.page_words, settings.max_input_words)),
         "vibe_model": llm.model,
         "vibes": answer.value.model_dump(mode="json")["vibes"],
     }

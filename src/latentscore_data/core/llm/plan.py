@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from pathlib import Path
 
 import orjson
 from pydantic import BaseModel
@@ -82,9 +81,8 @@ def make_plan(
     answer_type: type[BaseModel],
     example: str,
     settings: LLMSettings,
-    cache_path: Path,
+    workspace: Workspace,
     per_call: int = 1,
-    runs: Path = Path(),
 ) -> Plan:
     """The plan for rows of questions.
 
@@ -98,8 +96,8 @@ def make_plan(
             plan.calls += len(questions)
         plan.basis = "runs on this machine"
         return plan
-    answers = AnswerCache(cache_path) if cache_path.exists() else None
-    llm = ModelClient(model, settings, cache=answers, runs=runs)
+    answers = AnswerCache(workspace.llm_cache) if workspace.llm_cache.exists() else None
+    llm = ModelClient(model, settings, cache=answers, runs=workspace.train_dir)
 
     @cache
     def tokens(text: str) -> int:
@@ -107,7 +105,7 @@ def make_plan(
 
     longest = 0
     asked: set[str] = set()
-    in_batches = questions_in_flight(cache_path)
+    in_batches = questions_in_flight(workspace.llm_cache)
     per_call = 1 if plan.batch else per_call
     for questions in rows:
         plan.rows += 1

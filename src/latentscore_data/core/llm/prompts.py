@@ -47,11 +47,6 @@ CHARACTERS = """\
 """
 
 
-def vibes_system(max_vibes: int, characters: bool) -> str:
-    """The system message that asks for vibes."""
-    return VIBES_SYSTEM.format(max_vibes=max_vibes, characters=CHARACTERS if characters else "")
-
-
 MAX_SYSTEM_CHARS = 200_000
 OWN_PROMPTS = ("v1",)
 
@@ -130,8 +125,9 @@ def config_question(
 
 def vibes_question(text: str, settings: VibesSettings) -> Question:
     """Ask which moods a text holds."""
+    about = CHARACTERS if settings.characters else ""
     return Question(
-        system=vibes_system(settings.max_vibes, settings.characters),
+        system=VIBES_SYSTEM.format(max_vibes=settings.max_vibes, characters=about),
         user=text_message(text, settings.page_words, settings.max_input_words),
         temperature=settings.temperature,
         max_tokens=settings.max_tokens,
@@ -154,8 +150,3 @@ def paginate(text: str, page_words: int, max_words: int) -> list[str]:
     if cuts[-1] != ends[-1]:
         cuts.append(ends[-1])
     return [text[start:end].strip() for start, end in itertools.pairwise(cuts)]
-
-
-def page_count(text: str, page_words: int, max_words: int) -> int:
-    """How many pages the model is shown."""
-    return len(paginate(text, page_words, max_words))

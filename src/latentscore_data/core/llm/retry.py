@@ -93,15 +93,12 @@ _TABLE: dict[int, Kind] = {
     401: "auth",
     402: "auth",
     403: "auth",
-    400: "bad request",
-    404: "bad request",
-    413: "bad request",
-    422: "bad request",
     408: "transient",
     409: "transient",
     425: "transient",
     429: "transient",
 }
+"""Other statuses from 400 to 499 are bad requests, and all others are transient."""
 
 
 def classify(error: BaseException, secret: SecretStr | None = None) -> CallError:

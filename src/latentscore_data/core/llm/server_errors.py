@@ -31,7 +31,7 @@ CHAIN_AT_MOST = 10
 class Response:
     """An error response, with the attributes that LiteLLM's exceptions also have."""
 
-    status_code: int
+    status_code: int | None
     headers: Mapping[str, str]
     text: str
 
@@ -39,7 +39,7 @@ class Response:
 class Refusal(Exception):
     """A response with an error status, or with an error in its body."""
 
-    def __init__(self, status: int, headers: Mapping[str, str], text: str) -> None:
+    def __init__(self, status: int | None, headers: Mapping[str, str], text: str) -> None:
         super().__init__(text[:WORDS_IN] or f"status {status}")
         self.response = Response(status, headers or {"status": str(status)}, text)
         self.status_code = status

@@ -8,7 +8,7 @@ from typing import Generic, Protocol, TypeVar
 from pydantic import BaseModel
 
 from latentscore.json_search import JsonObject
-from latentscore_data.core.base.ledger import Usage
+from latentscore_data.core.base.loop import Client
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -41,13 +41,8 @@ class Question:
     @property
     def sampling(self) -> Sampling:
         """The sampling parameters that are set."""
-        given = {
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "max_tokens": self.max_tokens,
-            "seed": self.seed,
-        }
-        return {name: value for name, value in given.items() if value is not None}
+        names = ("temperature", "top_p", "max_tokens", "seed")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
 @dataclass(frozen=True)
@@ -64,11 +59,10 @@ class Answer(Generic[T]):
     model: str = ""
 
 
-class LLM(Protocol):
+class LLM(Client, Protocol):
     """The protocol of model clients."""
 
     model: str
-    usage: Usage
 
     async def ask(self, question: Question, answer_type: type[T]) -> Answer[T]:
         """Return the answer as an ``answer_type``.
@@ -78,9 +72,3 @@ class LLM(Protocol):
         :class:`~latentscore_data.core.base.errors.LsdataError` if the run cannot continue (an invalid key, the budget).
         """
         ...
-
-    def drain(self) -> None:
-        """Start no new calls; calls in flight may finish."""
-
-    async def aclose(self) -> None:
-        """Close connections and files. Call this in the event loop of the calls."""

@@ -40,8 +40,7 @@ def with_judge(settings: Settings) -> Settings:
     judge = settings.search.judge
     if settings.search.renders is None or judge is None or judge in settings.scoring.scorers:
         return settings
-    scoring = settings.scoring.model_copy(update={"scorers": [*settings.scoring.scorers, judge]})
-    return settings.model_copy(update={"scoring": scoring})
+    return settings.changed(scoring={"scorers": [*settings.scoring.scorers, judge]})
 
 
 def improver_for(settings: Settings, workspace: Workspace | None = None) -> MakeImprover | None:

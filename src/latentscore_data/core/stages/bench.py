@@ -13,7 +13,7 @@ from latentscore_data.core.base.errors import MissingError
 from latentscore_data.core.base.jsonl import replace_json
 from latentscore_data.core.base.ledger import SpendTracker
 from latentscore_data.core.base.manifest import StageFiles, write_manifest
-from latentscore_data.core.base.rows import BenchRow, VibeRow, model_candidates
+from latentscore_data.core.base.rows import VibeRow, model_candidates
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
@@ -22,7 +22,7 @@ from latentscore_data.core.bench.human import evaluate, write_pack
 from latentscore_data.core.bench.prepare import Compared, missing, rows_file, sources_decide
 from latentscore_data.core.bench.report import render_report
 from latentscore_data.core.bench.run import RunFiles
-from latentscore_data.core.bench.summary import RunFacts, summarise
+from latentscore_data.core.bench.summary import summarise
 from latentscore_data.core.compute.registry import make_executor
 from latentscore_data.core.generators.registry import kind_of, make_generator, parse_sources
 from latentscore_data.core.generators.types import AnyGenerator, GeneratorDeps, SourceName
@@ -63,8 +63,7 @@ def run_bench(
     executor = context.executor or make_executor("here", settings, say)
     # Errors of the remote executor come before those of keys, and before the cost question.
     there = remote_estimates(settings, compared, executor) if executor.remote else []
-    kept = workspace.llm_cache, workspace.ledger
-    with BatchRun("bench", settings.llm, *kept, hosted_sources(settings), spend=spend) as batches:
+    with BatchRun("bench", settings.llm, workspace, hosted_sources(settings), spend=spend) as batches:
         batches.collect()
         for plan in plans(settings, workspace, compared):
             confirm_spending(plan, settings.llm, context.yes)
@@ -90,21 +89,15 @@ def run_bench(
             facts = prepare.run_facts(settings, workspace, files.folder.name, rows, sources, baseline, service)
             scored.count(total_usage(service.scorers))
             batches.bill(scored)
-    table = _write_table(results, facts, files)
+    table = summarise(results, facts)
+    replace_json(files.summary, table)
+    render_report(table, results, files.audio, files.report)
     summary = summarize_run(asked, scored, table, files)
     if human_pack:
         pack = write_pack(results, files.folder, settings.bench.human_pairs, settings.bench.seed)
         summary.outputs.append(str(pack))
     _write_manifests(settings, workspace, files, summary, of_the_chain=of_the_chain)
     return summary
-
-
-def _write_table(results: Sequence[BenchRow], facts: RunFacts, files: RunFiles) -> JsonObject:
-    """Write the table of the run to ``summary.json`` and to the page, and return it."""
-    table = summarise(results, facts)
-    replace_json(files.summary, table)
-    render_report(table, results, files.audio, files.report)
-    return table
 
 
 def _write_manifests(
@@ -125,7 +118,7 @@ def agreed_renderer(
     """Return the renderer of the executor; for a remote one, after its cost was confirmed."""
     if not executor.remote:
         return LocalRenderer
-    confirm_remote_jobs(there, executor, settings, context.yes, context.spend)
+    confirm_remote_jobs(there, executor, settings, context)
     if executor.scorer_blocker(settings.scoring) is not None:
         return LocalRenderer
     return executor.make_renderer(keep_flac=settings.bench.keep_audio)

@@ -7,14 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import typer
-
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.display import (
     OUTPUT,
     console,
     duration,
-    interactive,
     money,
     print_json,
     print_next,
@@ -22,7 +19,7 @@ from latentscore_data.core.base.display import (
     say,
     styled,
 )
-from latentscore_data.core.base.errors import EXIT_SOME_FAILED, InputError, LsdataError, StoppedError
+from latentscore_data.core.base.errors import EXIT_SOME_FAILED, InputError, LsdataError
 from latentscore_data.core.base.layers import Values
 from latentscore_data.core.base.manifest import NOT_COMPLETED, StageFiles, read_manifest
 from latentscore_data.core.base.settings import Settings, load_settings
@@ -31,6 +28,7 @@ from latentscore_data.core.base.workspace import Workspace, sample_root
 from latentscore_data.core.llm.plan import Plan
 from latentscore_data.core.llm.prices import unknown_price
 from latentscore_data.core.stages.base import STAGES, RunContext, stage_named
+from latentscore_data.core.stages.spending import agree_to_spend
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -145,7 +143,8 @@ class Chain:
             )
             return
         if self.plan:
-            _print_plan(self.plan)
+            rows = [(s.stage, s.state, "; ".join(dict.fromkeys(s.why)), money(s.cost_usd)) for s in self.plan]
+            print_rows(("stage", "state", "why", "cost"), rows)
             for line in self._missing_lines():
                 console().print(styled(f"missing: {line}", "red"))
             for step in spending_steps(self.plan):
@@ -167,12 +166,6 @@ class Chain:
         print_next(self.next_step)
 
 
-def _print_plan(plan: Sequence[Step]) -> None:
-    """Print a table of each stage's work and cost."""
-    rows = [(step.stage, step.state, "; ".join(dict.fromkeys(step.why)), money(step.cost_usd)) for step in plan]
-    print_rows(("stage", "state", "why", "cost"), rows)
-
-
 def spending_steps(plan: Iterable[Step]) -> list[Step]:
     """Return the stages of a plan that cost money or may cost money."""
     return [step for step in plan if step.cost_usd != 0.0]
@@ -189,15 +182,9 @@ def agree(plan: Iterable[Step], settings: Settings, yes: bool) -> bool:
     spending = spending_steps(plan)
     if not spending:
         return False
-    if not interactive():
-        costs = ", ".join(f"{step.stage} {money(step.cost_usd)}" for step in spending)
-        raise InputError(
-            f"this costs money ({costs}) and there is no terminal to confirm it", "pass --yes or --max-cost USD"
-        )
-    for step in spending:
-        say(f"{step.stage}: {money(step.cost_usd)} ({step.basis})")
-    if not typer.confirm("Continue with all stages?", err=True):
-        raise StoppedError("nothing was spent", "set a cap with --max-cost USD")
+    costs = ", ".join(f"{step.stage} {money(step.cost_usd)}" for step in spending)
+    lines = (f"{step.stage}: {money(step.cost_usd)} ({step.basis})" for step in spending)
+    agree_to_spend(f"this costs money ({costs})", lines, "Continue with all stages?")
     return True
 
 

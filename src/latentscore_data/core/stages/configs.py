@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from latentscore import MusicConfigPromptPayload, schema_hash
@@ -96,7 +97,7 @@ def run_configs(
         make_renderer: MakeRenderer = LocalRenderer
         if (there := context.remote) is not None:
             jobs = remote_estimates(rows, settings, files, there, only)
-            confirm_remote_jobs(jobs, there, settings, context.yes, context.spend)
+            confirm_remote_jobs(jobs, there, settings, context)
             make_renderer = there.make_renderer() if to_score else LocalRenderer
         if only != "generate":
             check_scorers(settings, to_score, context)
@@ -253,11 +254,8 @@ def paid_scorers(settings: Settings, rows: int, needs: ScorerDeps) -> list[Plan]
         guide: rows * max(search.renders, candidates) + training,
         **dict.fromkeys(others, rows * (candidates + batches)),
     }
-    return [plan for name, pairs in counts.items() for plan in scorer_plans(pairs, _alone(name, needs))]
-
-
-def _alone(name: str, needs: ScorerDeps) -> ScorerDeps:
-    return replace(needs, scoring=needs.scoring.model_copy(update={"scorers": [name]}))
+    each = {name: replace(needs, scoring=needs.scoring.model_copy(update={"scorers": [name]})) for name in counts}
+    return [plan for name, pairs in counts.items() for plan in scorer_plans(pairs, each[name])]
 
 
 def announce_scorer(settings: Settings) -> None:
@@ -332,7 +330,7 @@ def for_typed(settings: Settings) -> Settings:
     if settings.model_of("configs") != BUILTIN or "n" in named:
         return settings
     likeliest = {"n": 1} if "temperature" in named else {"n": 1, "temperature": 0.0}
-    return settings.model_copy(update={"configs": settings.configs.model_copy(update=likeliest)})
+    return settings.changed(configs=likeliest)
 
 
 def answer_vibes(
@@ -373,11 +371,10 @@ def answer_vibes(
 def run_generate(settings: Settings, files: RowFiles, rows: VibeRows | list[VibeRow], context: RunContext) -> Summary:
     """Run the first half: ask the model for candidates."""
     workspace = files.workspace
-    model, runs = settings.model_of("configs"), workspace.train_dir
+    model = settings.model_of("configs")
     announce("configs", model, settings.llm, context.executor)
-    engine = engine_elsewhere(model, context.executor, runs)
-    kept = workspace.llm_cache, workspace.ledger
-    with BatchRun("configs", settings.llm, *kept, [model], runs, engine, context.spend) as batches:
+    engine = engine_elsewhere(model, context.executor, workspace.train_dir)
+    with BatchRun("configs", settings.llm, workspace, [model], engine, context.spend) as batches:
         batches.collect()
         agree_on_model(rows, settings, workspace, yes=context.yes)
         overwrite = context.overwritten()
@@ -390,7 +387,7 @@ def run_generate(settings: Settings, files: RowFiles, rows: VibeRows | list[Vibe
                 workspace,
                 api_base=settings.llm.base_for(model),
                 prompts=settings.prompts,
-                version=version_of(settings.model_of("configs"), workspace.train_dir),
+                version=version_of(model, workspace.train_dir),
                 max_concurrency=settings.llm.max_concurrency,
                 retry_failed=context.retry_failed,
                 overwrite=overwrite,
@@ -422,9 +419,8 @@ def make_plan_for(rows: VibeRows | list[VibeRow], settings: Settings, workspace:
         MusicConfigPromptPayload,
         example_answer(),
         settings.llm,
-        workspace.llm_cache,
+        workspace,
         settings.configs.vibes_per_call,
-        workspace.train_dir,
     )
 
 
@@ -457,10 +453,9 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
 def preflight(settings: Settings) -> list[LsdataError]:
     """Return what is missing for this stage, such as a key or the weights of a scorer."""
     model = settings.model_of("configs")
-    return raised_by(
-        lambda: answerer(model).check(model, settings.llm, Workspace(settings.paths.root).train_dir),
-        lambda: make_scorers(ScorerDeps(with_judge(settings).scoring, settings.llm)),
-    )
+    runs = Workspace(settings.paths.root).train_dir
+    answers = partial(answerer(model).check, model, settings.llm, runs)
+    return list(raised_by(answers, lambda: make_scorers(ScorerDeps(with_judge(settings).scoring, settings.llm))))
 
 
 def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> Plan:

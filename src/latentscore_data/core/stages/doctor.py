@@ -82,14 +82,10 @@ def _program() -> Iterator[Finding]:
         "program", "lsdata", "ok", f"{__version__}, Python {sys.version.split()[0]}, renderer {RENDERER_VERSION}"
     )
     for name in ("litellm", "numpy", "scipy", "soundfile"):
-        found = _version_of(name)
-        yield Finding(
-            "program",
-            name,
-            "ok" if found else "missing",
-            found or "not installed",
-            "" if found else f"pip install {name}",
-        )
+        if found := _version_of(name):
+            yield Finding("program", name, "ok", found)
+        else:
+            yield Finding("program", name, "missing", "not installed", f"pip install {name}")
     yield from _namesakes()
 
 
@@ -132,12 +128,8 @@ def _keys() -> Iterator[Finding]:
         yield Finding("keys", ".env", "absent", "others on this machine can read it", "chmod 600 .env")
     read_dotenv()
     there = [name for name in KEYS if os.environ.get(name)]
-    yield Finding(
-        "keys",
-        "environment and .env",
-        "ok",
-        ", ".join(there) + " set" if there else "none set (none is needed offline)",
-    )
+    said = f"{', '.join(there)} set" if there else "none set (none is needed offline)"
+    yield Finding("keys", "environment and .env", "ok", said)
 
 
 def _proxies(settings: Settings) -> Iterator[Finding]:
@@ -173,14 +165,10 @@ def _prices(settings: Settings) -> Finding:
 def _modal() -> Iterator[Finding]:
     if find_spec("modal") is None:
         return
-    set_up = bool(os.environ.get("MODAL_TOKEN_ID")) or Path("~/.modal.toml").expanduser().exists()
-    yield Finding(
-        "modal",
-        "account",
-        "ok" if set_up else "absent",
-        "set up" if set_up else "not set up",
-        "" if set_up else "modal setup",
-    )
+    if os.environ.get("MODAL_TOKEN_ID") or Path("~/.modal.toml").expanduser().exists():
+        yield Finding("modal", "account", "ok", "set up")
+    else:
+        yield Finding("modal", "account", "absent", "not set up", "modal setup")
 
 
 def _disk(settings: Settings) -> Iterator[Finding]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 from typing import TYPE_CHECKING
 
 import typer
 
-from latentscore.files import read_whole
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.display import clean, interactive, say
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, StoppedError, raised_by
-from latentscore_data.core.base.jsonl import replace_json, replace_rows
+from latentscore_data.core.base.jsonl import object_or_empty, replace_json, replace_rows
 from latentscore_data.core.base.manifest import StageFiles, file_fact, write_manifest
 from latentscore_data.core.base.settings import DownloadSettings, Settings
 from latentscore_data.core.base.summary import Summary
@@ -45,7 +43,8 @@ def run_download(settings: Settings, context: RunContext | None = None) -> Summa
     described: JsonObject = {}
     sources = chosen_sources(settings)
     _refuse_shared_files(sources, workspace)
-    waiting = [source for source in sources if context.overwrite or not is_there(source, settings.download, workspace)]
+    reasons = {source.name: _why_again(source, settings.download, workspace) for source in sources}
+    waiting = [source for source in sources if context.overwrite or reasons[source.name] is not None]
     plans = _agree_on_fetching(waiting, settings.download, context.yes)
     for source in sources:
         path = workspace.texts(source.name)
@@ -54,8 +53,8 @@ def run_download(settings: Settings, context: RunContext | None = None) -> Summa
             summary.skipped += int(facts["texts"])
             say(f"download: {source.name} is there ({facts['texts']} texts)")
         else:
-            damage = _damage(source, settings.download, workspace)
-            say(f"download: {source.name} ..." if damage is None else f"download: {source.name} again: {damage}")
+            damage = reasons[source.name]
+            say(f"download: {source.name} again: {damage}" if damage else f"download: {source.name} ...")
             fetch = Fetch(plans.get(source.name), _partial(source, workspace), context.overwrite)
             sample = kind_of(source).sample(source, settings.download, fetch)
             if sample.unread:
@@ -129,30 +128,22 @@ def facts_file(source: Source, workspace: Workspace) -> Path:
 
 def read_facts(source: Source, workspace: Workspace) -> JsonObject:
     """The description of a finished sample; empty where there is none."""
-    try:
-        facts = json.loads(read_whole(facts_file(source, workspace)))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return facts if isinstance(facts, dict) else {}
+    return object_or_empty(facts_file(source, workspace))
 
 
 def is_there(source: Source, settings: DownloadSettings, workspace: Workspace) -> bool:
-    return _is_drawn(source, settings, workspace) and _damage(source, settings, workspace) is None
+    return _why_again(source, settings, workspace) is None
 
 
-def _is_drawn(source: Source, settings: DownloadSettings, workspace: Workspace) -> bool:
-    drawn = read_facts(source, workspace).get("fingerprint") == fingerprint(source, settings)
-    return drawn and workspace.texts(source.name).exists()
-
-
-def _damage(source: Source, settings: DownloadSettings, workspace: Workspace) -> str | None:
-    """Return why a finished sample is damaged, or None.
+def _why_again(source: Source, settings: DownloadSettings, workspace: Workspace) -> str | None:
+    """Return the damage of a finished sample, an empty text if there is no such sample, or None if it is complete.
 
     Only lines are counted, because users may correct texts in place.
     """
-    if not _is_drawn(source, settings, workspace):
-        return None
-    lines, texts = file_fact(workspace.texts(source.name)).rows, read_facts(source, workspace).get("texts")
+    facts, path = read_facts(source, workspace), workspace.texts(source.name)
+    if facts.get("fingerprint") != fingerprint(source, settings) or not path.exists():
+        return ""
+    lines, texts = file_fact(path).rows, facts.get("texts")
     return None if lines == texts else f"its file holds {lines} whole lines, and {texts} texts were drawn"
 
 
@@ -177,20 +168,12 @@ def _agree_on_fetching(sources: list[Source], settings: DownloadSettings, yes: b
 
 
 def in_words(step: JsonObject, settings: DownloadSettings) -> str:
+    from rich.filesize import decimal
+
     return clean(
-        f"download: {step['dataset']}: {step['files']} files, {size(step['bytes'])}; {settings.sample_size} texts from "
-        f"the beginnings of {step['read_from_files']} of them ({size(step['read_at_most_bytes'])} in all, streamed)"
+        f"download: {step['dataset']}: {step['files']} files, {decimal(step['bytes'])}; {settings.sample_size} texts from "
+        f"the beginnings of {step['read_from_files']} of them ({decimal(step['read_at_most_bytes'])} in all, streamed)"
     )
-
-
-def size(count: int) -> str:
-    """Return a readable number of bytes."""
-    number = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:.1f} TB"
 
 
 def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
@@ -215,7 +198,7 @@ def preflight(settings: Settings) -> list[LsdataError]:
         for source in chosen_sources(settings):
             kind_of(source).check(source)
 
-    return raised_by(check)
+    return list(raised_by(check))
 
 
 STAGE = Stage("download", stage_files, preflight, run_download)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from latentscore_data.core.export import (
     terms,
 )
 from latentscore_data.core.export.chat import preference_lines, sft_lines
-from latentscore_data.core.export.folder import RECORD_FILE, check_target, new_folder, write_record
+from latentscore_data.core.export.folder import RECORD_FILE, new_folder, write_record
 from latentscore_data.core.export.merge import find_source
 from latentscore_data.core.export.push import check_push, push_folder
 from latentscore_data.core.export.sounds import Sounds
@@ -47,7 +47,7 @@ from latentscore_data.core.export.terms import required
 from latentscore_data.core.stages.base import RunContext, Stage
 from latentscore_data.core.texts import provenance
 from latentscore_data.core.texts.licenses import check_license
-from latentscore_data.core.texts.provenance import licenses_by_dataset
+from latentscore_data.core.texts.provenance import Provenance, licenses_by_dataset
 
 
 def target_of(kind: str, settings: Settings, workspace: Workspace, out: Path | None) -> Path:
@@ -64,60 +64,56 @@ def target_of(kind: str, settings: Settings, workspace: Workspace, out: Path | N
 
 @dataclass(frozen=True)
 class ExportJob:
-    """An export whose target can be written."""
+    """An export, and its target."""
 
     kind: str
+    settings: Settings
     workspace: Workspace
     target: Path
     overwrite: bool
     started: float
 
     def folder(self) -> AbstractContextManager[Path]:
-        """Context manager: a draft folder that is renamed to the target on success."""
+        """Context manager: a draft folder that is renamed to the target on success. The target is checked first, so the
+        work is done inside."""
         return new_folder(self.target, self.overwrite)
 
-    def summary(self, done: int, details: JsonObject, next_step: str) -> Summary:
-        """Return the summary of the export; ``{target}`` in ``next_step`` is replaced by the folder."""
+    def publish(self, folder: Path, card: str, origin: Provenance, **facts: Any) -> None:
+        """Write the card, the attribution and the record, which has the data for a push, because the folder may be pushed
+        later. The record lists every file, so this comes last."""
+        replace_text(folder / "README.md", card)
+        replace_text(folder / provenance.ATTRIBUTION_FILE, provenance.attribution(origin))
+        notices = {"repo_type": "dataset", "missing_notices": origin.missing_notices()}
+        write_record(folder, self.kind, {**facts, **notices})
+
+    def summary(self, done: int, details: JsonObject, next_step: str, missing: Sequence[str] = ()) -> Summary:
+        """Return the summary of the export; ``{target}`` in ``next_step`` is replaced by the folder. ``missing`` are the
+        licences and notices without which the folder cannot be pushed."""
         return Summary(
             f"export {self.kind}",
             done=done,
             seconds=time.monotonic() - self.started,
-            details=details,
+            details={**details, **({"cannot be pushed yet": "; ".join(missing)} if missing else {})},
             outputs=[str(self.target)],
             next_step=next_step.replace("{target}", str(self.target)),
         )
 
 
-def open_export(kind: str, settings: Settings, out: Path | None, overwrite: bool) -> ExportJob:
-    """Return the job of an export. Raises :class:`OutputError`, before any work, for a target that must not be written."""
+def export_one(kind: str, settings: Settings, *, out: Path | None = None, overwrite: bool = False) -> Summary:
+    """Export one kind. Raises :class:`OutputError` for a target that must not be written; errors in what the user typed come
+    first."""
     workspace = Workspace(settings.paths.root)
     target = target_of(kind, settings, workspace, out)
-    check_target(target, overwrite)
-    return ExportJob(kind, workspace, target, overwrite, time.monotonic())
+    return EXPORTS[kind](ExportJob(kind, settings, workspace, target, overwrite, time.monotonic()))
 
 
-@dataclass(frozen=True)
-class WrittenModel:
-    """The weights of an export, and their numerical errors."""
-
-    base: str
-    model_type: str
-    parameters: int
-    merged: merge.Parity | None = None
-    gguf: dict[str, merge.Parity] = field(default_factory=dict[str, merge.Parity])
-    tools: dict[str, str] = field(default_factory=dict[str, str])
-    """External programs that made a GGUF file -> their version."""
-
-
-def run_export_model(settings: Settings, *, out: Path | None = None, overwrite: bool = False) -> Summary:
+def _export_model(export: ExportJob) -> Summary:
     """Export a run or folder as safetensors and GGUF; every file is loaded again and compared before the folder is renamed."""
-    chosen = settings.export
+    settings, workspace, chosen = export.settings, export.workspace, export.settings.export
     for quantization in chosen.gguf:
         quantize.check_quantization(quantization)
     if chosen.terms is not None:
         required(chosen.terms)
-    export = open_export("model", settings, out, overwrite)
-    workspace = export.workspace
     source = merge.find_source(chosen.model, workspace.train_dir)
     for module in ("torch", "transformers", "peft", *(["gguf"] if chosen.gguf else [])):
         require(module, "ml", "exporting a model")
@@ -126,18 +122,14 @@ def run_export_model(settings: Settings, *, out: Path | None = None, overwrite: 
         model = write(source, settings, workspace, folder)
         chain = merge.base_chain(model.base, workspace.train_dir)
         inherited = terms.terms_of(chain, model.model_type)
-        missing = terms.ship_terms(folder, inherited, chain, chosen.terms)
         facts = cards.ModelFacts(
             name=source.name,
             chain=chain,
             license=inherited.license if inherited else None,
-            parameters=model.parameters,
+            model=model,
             adapter=chosen.adapter_only,
-            merged=model.merged,
-            gguf=model.gguf,
             record=source.run.record() if source.run is not None else {},
-            missing=missing,
-            tools=model.tools,
+            missing=terms.ship_terms(folder, inherited, chain, chosen.terms),
             answer=form_of(source.weights).name,
         )
         _describe_model(
@@ -152,30 +144,28 @@ def run_export_model(settings: Settings, *, out: Path | None = None, overwrite: 
             "parameters": model.parameters,
             **({"merge error": f"{model.merged.relative_error:.1e}"} if model.merged else {}),
             **({"largest GGUF error": f"{worst:.2g}"} if model.gguf else {}),
-            **({"cannot be pushed yet": "; ".join(missing)} if missing else {}),
         },
         "python -c \"import latentscore as ls; ls.render('rain on a tin roof', model='local:{target}').save('rain.flac')\"",
+        facts.missing,
     )
 
 
-def _write_adapter(source: merge.Source, settings: Settings, workspace: Workspace, folder: Path) -> WrittenModel:
+def _write_adapter(source: merge.Source, settings: Settings, workspace: Workspace, folder: Path) -> merge.WrittenModel:
     """Copy the adapter's files unchanged, with the public name of its base."""
     if settings.export.gguf:
         raise InputError("an adapter alone cannot be a GGUF file", "leave out --gguf or --adapter-only")
     base, parameters = merge.copy_adapter(source, folder)
-    return WrittenModel(base, merge.config_of(source, workspace.train_dir).model_type, parameters)
+    return merge.WrittenModel(base, merge.config_of(source, workspace.train_dir).model_type, parameters)
 
 
-def _write_merged(source: merge.Source, settings: Settings, workspace: Workspace, folder: Path) -> WrittenModel:
+def _write_merged(source: merge.Source, settings: Settings, workspace: Workspace, folder: Path) -> merge.WrittenModel:
     """Write the merged model as safetensors, its GGUF files, and a Modelfile for Ollama."""
     chosen = settings.export
     if chosen.gguf:
         # Merging takes minutes, so models that GGUF does not support are refused before it.
         gguf.architecture_of(merge.config_of(source, workspace.train_dir))
     say(f"export model: merging {source.name}")
-    merged = merge.merge(source, workspace.train_dir, folder)
-    base = merged.base or merge.base_of(source)
-    model = WrittenModel(base, merged.model_type, merged.parameters, merged.parity)
+    model, tokenizer, logits = merge.merge(source, workspace.train_dir, folder)
     for quantization in chosen.gguf:
         # In a subfolder, because transformers would mix the GGUF's tokenizer with a tokenizer_config.json beside it.
         path = folder / "gguf" / f"{source.name}-{quantization}.gguf"
@@ -183,35 +173,35 @@ def _write_merged(source: merge.Source, settings: Settings, workspace: Workspace
         version = quantize.write_quantized(folder, path, quantization, source.name, chosen.tokenizer)
         if version is not None:
             model.tools[quantize.TOOL] = version
-        model.gguf[f"gguf/{path.name}"] = gguf.verify_gguf(path, quantization, merged.logits, merged.tokenizer)
+        model.gguf[f"gguf/{path.name}"] = gguf.verify_gguf(path, quantization, logits, tokenizer)
     if model.gguf:
         quantize.write_modelfile(folder, source.name, next(iter(model.gguf)))
     return model
 
 
-def _describe_model(folder: Path, facts: cards.ModelFacts, origin: provenance.Provenance | None) -> None:
+def _describe_model(folder: Path, facts: cards.ModelFacts, origin: Provenance | None) -> None:
     """Write the files beside the weights: the card, the run's public record and the export's record."""
     replace_text(folder / "README.md", cards.model_card(facts, origin))
     if facts.record:
         replace_json(folder / "training.json", merge.public_record(dict(facts.record)))
-    parity = {name: asdict(p) for name, p in {"merged": facts.merged, **facts.gguf}.items() if p is not None}
+    parity = {
+        name: asdict(p) for name, p in {"merged": facts.model.merged, **facts.model.gguf}.items() if p is not None
+    }
     record = {
         "repo_type": "model",
         "missing_notices": facts.missing,
         "parity": parity,
         "base": [*map(merge.public_name, facts.chain)],
-        "tools": facts.tools,
+        "tools": facts.model.tools,
     }
     write_record(folder, "model", record)
 
 
-def run_export_map(settings: Settings, *, out: Path | None = None, overwrite: bool = False) -> Summary:
+def _export_map(export: ExportJob) -> Summary:
     """Embed the rows with a winner and write them to one folder, which is read back and compared before it is renamed."""
-    kind = settings.export.map_kind
-    source = maps.embedding_source(kind, settings)
-    export = open_export("map", settings, out, overwrite)
-    workspace = export.workspace
-    splits = dataset.readers(workspace.scored, settings.export.splits)
+    settings, kind = export.settings.export, export.settings.export.map_kind
+    source = maps.embedding_source(kind, export.settings)
+    splits = dataset.readers(export.workspace.scored, settings.splits)
     say(f"export map: {source.why}")
     with export.folder() as folder:
         origins, counts, converted = provenance.Origins(), Counter[str](), Counter[str]()
@@ -226,13 +216,9 @@ def run_export_map(settings: Settings, *, out: Path | None = None, overwrite: bo
 
         facts = maps.write_map(folder, read(), kind, source.vectors, source.fingerprint)
         maps.verify_map(folder, facts, source.embed_text)
-        origin = origins.joined(workspace, settings.export.source_licenses)
-        card = cards.map_card(settings.export.name, kind, source.fingerprint, facts, counts, origin)
-        replace_text(folder / "README.md", card)
-        replace_text(folder / provenance.ATTRIBUTION_FILE, provenance.attribution(origin))
-        write_record(
-            folder, f"map-{kind}", {"rows": facts.rows, "embedder": source.fingerprint, **_hub(origin, "dataset")}
-        )
+        origin = origins.joined(export.workspace, settings.source_licenses)
+        card = cards.map_card(settings.name, kind, source.fingerprint, facts, counts, origin)
+        export.publish(folder, card, origin, kind=f"map-{kind}", rows=facts.rows, embedder=source.fingerprint)
     return export.summary(
         facts.rows,
         {
@@ -245,13 +231,11 @@ def run_export_map(settings: Settings, *, out: Path | None = None, overwrite: bo
     )
 
 
-def run_export_dataset(settings: Settings, *, out: Path | None = None, overwrite: bool = False) -> Summary:
+def _export_dataset(export: ExportJob) -> Summary:
     """Write all scored rows as one repository: the configurations default, sft, preference and map, with card and notices."""
-    chosen = settings.export
+    settings, workspace, chosen = export.settings, export.workspace, export.settings.export
     check_license(chosen.license)
     source = maps.embedding_source("text", settings)
-    export = open_export("dataset", settings, out, overwrite)
-    workspace = export.workspace
     left_out = bad_rows(workspace.root) if chosen.leave_out_bad else frozenset[str]()
     splits = dataset.readers(workspace.scored, chosen.splits, chosen.exclude, left_out)
     parquet = dataset.wants_parquet("always" if chosen.audio else chosen.parquet)
@@ -261,27 +245,21 @@ def run_export_dataset(settings: Settings, *, out: Path | None = None, overwrite
                 folder, splits, parquet=parquet, sounds=sounds, answers=_answers(settings, workspace)
             )
         tables += maps.write_map_table(folder, splits, source, parquet=parquet)
-        origins, converted = provenance.Origins(), Counter[str]()
-
-        def note(row: ScoredRow) -> None:
-            origins.note(row)
-            converted.update(row.converted)
-
-        facts = dataset.count_rows(splits, note)
+        origins = provenance.Origins()
+        facts = dataset.count_rows(splits, origins.note)
         origin = origins.joined(workspace, chosen.source_licenses)
-        _describe_dataset(folder, settings, facts, tables, origin, parquet)
-        write_record(folder, "dataset", {"rows": facts.rows, **_hub(origin, "dataset")})
-    missing = origin.missing_notices()
+        card = _describe_dataset(folder, settings, facts, tables, origin, parquet)
+        export.publish(folder, card, origin, rows=facts.rows)
     return export.summary(
         sum(facts.rows.values()),
         {
             "splits": ", ".join(f"{split_name(split)} {rows}" for split, rows in facts.rows.items()),
             "configurations": ", ".join(table.name for table in tables),
             "parquet": "yes" if parquet else f"no ({install('hub')} for it)",
-            **converted,
-            **({"cannot be pushed yet": "; ".join(missing)} if missing else {}),
+            **facts.converted,
         },
         "python -c \"import datasets; print(datasets.load_dataset('{target}'))\"",
+        origin.missing_notices(),
     )
 
 
@@ -301,18 +279,8 @@ def _sounds(
     if not settings.export.audio:
         return nullcontext()
     scoring = settings.scoring
-    counter, shown = Summary("export audio"), progress()
-
-    def step(total: int) -> None:
-        if counter.done == 0:
-            shown.start("export audio", total)
-        counter.done += 1
-        shown.update(counter, 0)
-        if counter.done == total:
-            shown.finish(counter)
-
     workers = scoring.workers or available_cores()
-    return sounds.rendered(folder, dataset.all_rows(splits), scoring.seconds, scoring.seed, workers, step)
+    return sounds.rendered(folder, dataset.all_rows(splits), scoring.seconds, scoring.seed, workers, progress())
 
 
 def _describe_dataset(
@@ -320,16 +288,12 @@ def _describe_dataset(
     settings: Settings,
     facts: dataset.DatasetFacts,
     tables: list[Table],
-    origin: provenance.Provenance,
+    origin: Provenance,
     parquet: bool,
-) -> None:
-    """The files beside the rows: score pictures, card, attribution, Croissant metadata and citation."""
+) -> str:
+    """Write the files beside the rows, score pictures, Croissant metadata and citation; return the card."""
     chosen = settings.export
     cards.draw_scores(folder, facts)
-    checks = _checks(settings)
-    card = cards.dataset_card(chosen.name, facts, tables, origin, chosen.license, checks, parquet=parquet)
-    replace_text(folder / "README.md", card)
-    replace_text(folder / provenance.ATTRIBUTION_FILE, provenance.attribution(origin))
     header = cards.license_header(origin, chosen.license)
     described = f"Short texts that name a mood, and ambient music configs for each: {sum(facts.rows.values()):,} rows."
     license_name = header.get("license_name") or header["license"]
@@ -339,14 +303,14 @@ def _describe_dataset(
     )
     spdx = header["license"] if header["license"] != "other" else None
     replace_text(folder / metadata.CITATION_FILE, metadata.citation(chosen.name, spdx))
+    return cards.dataset_card(chosen.name, facts, tables, origin, chosen.license, _checks(settings), parquet=parquet)
 
 
-def run_export_chat(settings: Settings, *, out: Path | None = None, overwrite: bool = False) -> Summary:
+def _export_chat(export: ExportJob) -> Summary:
     """The winners as messages, and the best against the worst candidate as preference pairs, as JSON lines."""
-    export = open_export("chat", settings, out, overwrite)
-    workspace = export.workspace
-    splits = dataset.readers(workspace.scored, settings.export.splits)
-    pairs = partial(preference_lines, answers=_answers(settings, workspace))
+    settings, workspace = export.settings.export, export.workspace
+    splits = dataset.readers(workspace.scored, settings.splits)
+    pairs = partial(preference_lines, answers=_answers(export.settings, workspace))
     with export.folder() as folder:
         tables = [
             write_table(folder, name, name, dataset.lines_of(splits, form), parquet=False)
@@ -354,12 +318,10 @@ def run_export_chat(settings: Settings, *, out: Path | None = None, overwrite: b
         ]
         if not tables[0].rows:
             raise InputError("no row has a config, so there is nothing to learn from", "run lsdata configs first")
-        origin = provenance.provenance(workspace, dataset.all_rows(splits), settings.export.source_licenses)
-        written = [table for table in tables if table.rows]
-        replace_text(folder / "README.md", cards.chat_card(settings.export.name, written, origin))
-        replace_text(folder / provenance.ATTRIBUTION_FILE, provenance.attribution(origin))
+        origin = provenance.provenance(workspace, dataset.all_rows(splits), settings.source_licenses)
+        card = cards.chat_card(settings.name, [table for table in tables if table.rows], origin)
         messages, pairs = (table.rows for table in tables)
-        write_record(folder, "chat", {"messages": messages, "pairs": pairs, **_hub(origin, "dataset")})
+        export.publish(folder, card, origin, messages=messages, pairs=pairs)
     return export.summary(
         sum(messages.values()),
         {"messages": sum(messages.values()), "preference pairs": sum(pairs.values())},
@@ -367,47 +329,37 @@ def run_export_chat(settings: Settings, *, out: Path | None = None, overwrite: b
     )
 
 
-def run_export_report(settings: Settings, *, out: Path | None = None, overwrite: bool = False) -> Summary:
+def _export_report(export: ExportJob) -> Summary:
     """The workspace on one page, with the sampled rows' winners rendered as they were scored."""
-    export = open_export("report", settings, out, overwrite)
-    workspace = export.workspace
+    settings, workspace = export.settings, export.workspace
     splits = dataset.readers(workspace.scored, SPLITS)
-    origins = provenance.Origins()
-    facts = dataset.count_rows(splits, origins.note)
-    origin = origins.joined(workspace, settings.export.source_licenses)
     with export.folder() as folder:
+        origins = provenance.Origins()
+        facts = dataset.count_rows(splits, origins.note)
+        origin = origins.joined(workspace, settings.export.source_licenses)
         sample = report.choose_sample(dataset.all_rows(splits))
         players = report.write_report(
             folder, workspace, facts, origin, sample, _checks(settings), settings.scoring.seconds, settings.scoring.seed
         )
         write_record(folder, "report", {"players": players})
-    return export.summary(
-        players,
-        {"players": players},
-        "open {target}/index.html",
-    )
+    return export.summary(players, {"players": players}, "open {target}/index.html")
 
 
 def _checks(settings: Settings) -> list[cards.Cells]:
     """Return the findings of ``lsdata check``, without its renders: group, measure, value, limit, verdict."""
-    silent = settings.model_copy(update={"check": settings.check.model_copy(update={"sounds": 0})})
+    silent = settings.changed(check={"sounds": 0})
     return [
         (found.group, found.name, found.value, found.limit, "" if found.verdict == "note" else found.verdict)
         for found in run_checks(silent).findings
     ]
 
 
-def _hub(origin: Any, repo_type: str) -> JsonObject:
-    """Return the data for a push, which is stored in the folder, because it may be pushed later."""
-    return {"repo_type": repo_type, "missing_notices": origin.missing_notices()}
-
-
-EXPORTS = {
-    "map": run_export_map,
-    "dataset": run_export_dataset,
-    "chat": run_export_chat,
-    "model": run_export_model,
-    "report": run_export_report,
+EXPORTS: dict[str, Callable[[ExportJob], Summary]] = {
+    "map": _export_map,
+    "dataset": _export_dataset,
+    "chat": _export_chat,
+    "model": _export_model,
+    "report": _export_report,
 }
 
 
@@ -429,7 +381,7 @@ def export_and_push(
         if push is not None and not overwrite and (target / RECORD_FILE).is_file():
             summary = Summary(f"export {kind}", outputs=[str(target)])
         else:
-            summary = EXPORTS[kind](settings, out=out, overwrite=overwrite)
+            summary = export_one(kind, settings, out=out, overwrite=overwrite)
         if push is not None:
             say(f"export {kind}: pushing {target} to {push}")
             summary.details["pushed to"] = push_folder(target, push, public=public)
@@ -469,7 +421,7 @@ def preflight(settings: Settings) -> list[LsdataError]:
         needs += [(name, "ml", "exporting a model") for name in ("torch", "transformers", "peft")]
         if (text := settings.export.terms) is not None:
             checks.append(lambda: required(text))
-    return raised_by(*checks, *(partial(require, *need) for need in needs))
+    return list(raised_by(*checks, *(partial(require, *need) for need in needs)))
 
 
 def run_export(settings: Settings, context: RunContext) -> Summary:
@@ -479,18 +431,14 @@ def run_export(settings: Settings, context: RunContext) -> Summary:
     whole = Summary("export")
     # The report comes last, because it lists the other exports.
     for kind in sorted(settings.export.kinds, key=lambda kind: kind == "report"):
-        part = EXPORTS[kind](settings, overwrite=True)
+        part = export_one(kind, settings, overwrite=True)
         whole.done += part.done
         whole.outputs += part.outputs
         whole.details[kind] = {name: value for name, value in part.details.items() if isinstance(value, str | int)}
     whole.seconds = time.monotonic() - started
-    outputs = [path for folder in whole.outputs for path in _files(Path(folder))]
+    outputs = [path for folder in whole.outputs for path in sorted(Path(folder).rglob("*")) if path.is_file()]
     write_manifest(stage_files(settings, workspace)[0], workspace.root, outputs, whole)
     return whole
-
-
-def _files(path: Path) -> list[Path]:
-    return [path] if path.is_file() else sorted(part for part in path.rglob("*") if part.is_file())
 
 
 STAGE = Stage("export", stage_files, preflight, run_export, finished_mark="export.json")

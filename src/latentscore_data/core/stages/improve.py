@@ -67,9 +67,7 @@ class Rounds:
 
     settings: Settings
     overrides: Sequence[str] = ()
-    trusted: frozenset[str] = frozenset()
-    yes: bool = False
-    spend: SpendTracker = field(default_factory=SpendTracker)
+    context: RunContext = field(default_factory=RunContext)
 
     @cached_property
     def workspace(self) -> Workspace:
@@ -186,9 +184,8 @@ class Rounds:
 
     def for_judging(self) -> Settings:
         """The settings under which a model answers the validation vibes: once, with its likeliest answer, without search."""
-        search = self.settings.search.model_copy(update={"renders": None})
         asking = self._asking(VALIDATION_SPLIT, [self.judge, self.guide], n=1, temperature=0.0)
-        return asking.model_copy(update={"search": search})
+        return asking.changed(search={"renders": None})
 
     def work(self) -> list[tuple[Settings, int]]:
         """Return the settings and the number of vibes for the answers of all rounds: those for training, those for the judge."""
@@ -199,22 +196,14 @@ class Rounds:
         ]
 
     def _asking(self, split: str, scorers: list[str], **asked: Any) -> Settings:
-        changes = {"splits": [split], "limit": None, "vibes_per_call": 1, **asked}
-        settings = self.settings
-        search = settings.search.model_copy(update={"judge": None})
-        return settings.model_copy(
-            update={
-                "configs": settings.configs.model_copy(update=changes),
-                "scoring": settings.scoring.model_copy(update={"scorers": scorers}),
-                "search": search,
-            }
-        )
+        asked |= {"splits": [split], "limit": None, "vibes_per_call": 1}
+        return self.settings.changed(configs=asked, scoring={"scorers": scorers}, search={"judge": None})
 
 
 def check(rounds: Rounds) -> None:
     """Raise the errors that the run would raise before its first call or render."""
     for settings in (rounds.for_answers(), rounds.for_judging()):
-        make_scorers(ScorerDeps(settings.scoring, settings.llm, trusted=rounds.trusted))
+        make_scorers(ScorerDeps(settings.scoring, settings.llm, trusted=rounds.context.trusted))
     check_local(LOCAL.prefix + rounds.start, rounds.workspace.train_dir)
     old = rounds.folder / SPEC_FILE
     if old.exists() and (kept := read_object(old, f"delete {rounds.folder}")) != rounds.spec:
@@ -230,7 +219,9 @@ def plans(rounds: Rounds) -> list[Plan]:
     return [
         plan
         for settings, rows in rounds.work()
-        for plan in paid_scorers(settings, rows, ScorerDeps(settings.scoring, settings.llm, trusted=rounds.trusted))
+        for plan in paid_scorers(
+            settings, rows, ScorerDeps(settings.scoring, settings.llm, trusted=rounds.context.trusted)
+        )
     ]
 
 
@@ -328,12 +319,13 @@ def check_start(rounds: Rounds, executor: Executor) -> None:
 
 def _agree(rounds: Rounds, executor: Executor) -> None:
     """Ask once, for all rounds, before anything is spent."""
+    context = rounds.context
     for plan in plans(rounds):
-        confirm_spending(plan, rounds.settings.llm, rounds.yes)
+        confirm_spending(plan, rounds.settings.llm, context.yes)
     if executor.remote:
-        confirm_remote_jobs(_remote_jobs(rounds, executor), executor, rounds.settings, rounds.yes, rounds.spend)
+        confirm_remote_jobs(_remote_jobs(rounds, executor), executor, rounds.settings, context)
     if rounds.settings.train.on == "modal":
-        agree(rounds.settings, StartOptions(yes=rounds.yes, spend=rounds.spend), runs=rounds.settings.improve.rounds)
+        agree(rounds.settings, StartOptions(yes=context.yes, spend=context.spend), runs=rounds.settings.improve.rounds)
 
 
 @dataclass(frozen=True)
@@ -379,12 +371,11 @@ class _Work:
     ) -> list[ScoredRow]:
         """Return the scored answers of a model, in an order that does not depend on when they were finished."""
         room = self.rounds.workspace.within(self.rounds.folder / f"round-{number}" / phase)
-        asking = settings.configs.model_copy(update={"model": LOCAL.prefix + model})
-        settings = settings.model_copy(update={"configs": asking})
+        settings = settings.changed(configs={"model": LOCAL.prefix + model})
         here = not self.executor.remote or self.executor.scorer_blocker(settings.scoring) is not None
         make_renderer = LocalRenderer if here else self.executor.make_renderer()
         with RowFiles(room) as files:
-            context = RunContext(spend=self.rounds.spend, trusted=self.rounds.trusted, executor=self.executor)
+            context = replace(self.rounds.context, executor=self.executor)
             summary = run_generate(settings, files, vibes, context)
             summary = run_score(summary, settings, files, context, make_renderer)
         self.used.add_bill(summary)
@@ -394,10 +385,8 @@ class _Work:
     def _trained(self, number: int, model: str, rows: list[ScoredRow]) -> str:
         """Train on these rows and return the run."""
         rounds = self.rounds
-        base, workspace = rounds.base_of(model), rounds.workspace
-        train = rounds.settings.train.model_copy(update={"base_model": base})
-        settings = rounds.settings.model_copy(update={"train": train})
-        adapter = None
+        workspace, adapter = rounds.workspace, None
+        settings = rounds.settings.changed(train={"base_model": rounds.base_of(model)})
         if rounds.method == "dpo":
             adapter = NO_ADAPTER if model == rounds.base else model
         elif (known := workspace.scored("SFT-Train")).exists():
@@ -408,7 +397,7 @@ class _Work:
             data["val"] = list(read_rows(validation, ScoredRow, torn="drop"))
         run_id = f"{rounds.name}-round-{number}"
         choices = Choices(rounds.method, run_id, adapter, overrides=rounds.overrides)
-        how = StartOptions(yes=True, spend=rounds.spend, agreed=True)
+        how = StartOptions(yes=True, spend=rounds.context.spend, agreed=True)
         train_one(settings, choices, how, data, self.executor if isinstance(self.executor, RayExecutor) else None)
         return run_id
 
@@ -476,13 +465,13 @@ def _known(file: Path) -> dict[str, Any]:
 
 def preflight(settings: Settings) -> list[LsdataError]:
     """Return the errors that would stop the rounds before they start."""
-    return raised_by(lambda: check(Rounds(settings)))
+    return list(raised_by(lambda: check(Rounds(settings))))
 
 
 def run_stage(settings: Settings, context: RunContext) -> Summary:
     """Run the rounds of the settings on the executor ``train.on``."""
     with closing(make_executor(settings.train.on, settings, say)) as executor:
-        return run_improve(Rounds(settings, yes=context.yes, spend=context.spend), executor)
+        return run_improve(Rounds(settings, context=context), executor)
 
 
 STAGE = Stage("improve", lambda settings, workspace: [], preflight, run_stage)

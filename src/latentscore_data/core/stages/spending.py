@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -18,6 +18,7 @@ from latentscore_data.core.llm.plan import Plan
 from latentscore_data.core.llm.prices import unknown_price
 from latentscore_data.core.llm.routes import BASE_PROVIDERS, check_route, route_to
 from latentscore_data.core.scoring.executor import Executor, RemoteJobEstimate
+from latentscore_data.core.stages.base import RunContext
 
 
 def announce(stage: str, model: str, settings: LLMSettings, on: Executor | None = None) -> None:
@@ -89,24 +90,25 @@ def confirm_spending(plan: Plan, settings: LLMSettings, yes: bool) -> None:
         return
     calls = f"{plan.calls:,} calls, {plan.tokens_in:,} tokens in, about {plan.tokens_out:,} out"
     cost = "at an unknown price" if plan.cost_usd is None else f"about {money(plan.cost_usd)}"
+    line = f"{plan.model}: {calls}, {cost} ({plan.basis})"
+    agree_to_spend(f"{plan.model} costs money ({calls}, {cost})", [line], "Continue?")
+
+
+def agree_to_spend(what: str, lines: Iterable[str], question: str) -> None:
+    """Show these lines and ask the question. Raises :class:`InputError`, which begins with ``what``, without a terminal, and
+    :class:`StoppedError` if the answer is no."""
     if not interactive():
-        raise InputError(
-            f"{plan.model} costs money ({calls}, {cost}) and there is no terminal to confirm it",
-            "pass --yes or --max-cost USD",
-        )
+        raise InputError(f"{what} and there is no terminal to confirm it", "pass --yes or --max-cost USD")
     import typer
 
-    say(f"{plan.model}: {calls}, {cost} ({plan.basis})")
-    if not typer.confirm("Continue?", err=True):
+    for line in lines:
+        say(line)
+    if not typer.confirm(question, err=True):
         raise StoppedError("nothing was spent", "set a cap with --max-cost USD")
 
 
 def confirm_remote_jobs(
-    remote_estimates: Sequence[RemoteJobEstimate],
-    executor: Executor,
-    settings: Settings,
-    yes: bool,
-    spend: SpendTracker,
+    remote_estimates: Sequence[RemoteJobEstimate], executor: Executor, settings: Settings, context: RunContext
 ) -> None:
     """Show the remote work with its estimated time, cost and cap, and ask for confirmation if it costs money.
 
@@ -116,8 +118,8 @@ def confirm_remote_jobs(
     executor.require()
     for remote_estimate in remote_estimates:
         say(remote_estimate.in_words())
-    if count_remote_jobs(remote_estimates, settings, spend):
-        confirm_remote(settings.train.modal, yes or settings.llm.max_cost is not None)
+    if count_remote_jobs(remote_estimates, settings, context.spend):
+        confirm_remote(settings.train.modal, context.yes or settings.llm.max_cost is not None)
 
 
 def count_remote_jobs(remote_estimates: Sequence[RemoteJobEstimate], settings: Settings, spend: SpendTracker) -> float:

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from latentscore_data.core.base.display import say
-from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, OutputError, require
+from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, OutputError, raised_by, require
 from latentscore_data.core.base.jsonl import replace_json
 from latentscore_data.core.base.ledger import SpendTracker
 from latentscore_data.core.base.manifest import StageFiles, write_manifest
@@ -321,12 +322,7 @@ def preflight(settings: Settings) -> list[LsdataError]:
     if settings.train.on != "modal":
         runs = Workspace(settings.paths.root).train_dir
         checks.append(partial(check_base, settings.train.base_model, runs=runs))
-    for check_one in checks:
-        try:
-            check_one()
-        except LsdataError as error:
-            return [error]
-    return []
+    return list(islice(raised_by(*checks), 1))
 
 
 def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> Plan:

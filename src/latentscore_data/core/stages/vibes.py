@@ -83,14 +83,12 @@ def texts(settings: Settings, workspace: Workspace) -> Iterator[SourceText]:
 
 def extract(settings: Settings, workspace: Workspace, context: RunContext) -> Summary:
     """Ask the model about each text without an answer; appends one line per text to ``extracted.jsonl``."""
-    model, runs = settings.model_of("vibes"), workspace.train_dir
+    model = settings.model_of("vibes")
     announce("vibes", model, settings.llm, context.executor)
     if (there := context.remote) is not None:
-        jobs = remote_estimates(settings, workspace, there)
-        confirm_remote_jobs(jobs, there, settings, context.yes, context.spend)
-    engine = engine_elsewhere(model, context.executor, runs)
-    kept = workspace.llm_cache, workspace.ledger
-    with BatchRun("vibes", settings.llm, *kept, [model], runs, engine, context.spend) as batches:
+        confirm_remote_jobs(remote_estimates(settings, workspace, there), there, settings, context)
+    engine = engine_elsewhere(model, context.executor, workspace.train_dir)
+    with BatchRun("vibes", settings.llm, workspace, [model], engine, context.spend) as batches:
         batches.collect()
         if not costs_nothing(model, settings.llm):
             confirm_spending(make_plan_for(settings, workspace), settings.llm, context.yes)
@@ -250,8 +248,7 @@ def _plan_of(read: Iterable[str], settings: Settings, workspace: Workspace) -> P
         answer_type(settings.vibes.characters),
         example.model_dump_json(),
         settings.llm,
-        workspace.llm_cache,
-        runs=workspace.train_dir,
+        workspace,
     )
 
 
@@ -288,7 +285,7 @@ def preflight(settings: Settings) -> list[LsdataError]:
     """Return what is missing for this stage, such as a key or an embedder's library or weights."""
     model = settings.model_of("vibes")
     runs = Workspace(settings.paths.root).train_dir
-    problems = raised_by(lambda: answerer(model).check(model, settings.llm, runs))
+    problems = list(raised_by(lambda: answerer(model).check(model, settings.llm, runs)))
     if settings.dedupe.model == "minilm" and (why := minilm_missing()):
         problems.append(
             MissingError(f"dedupe.model is minilm, but {why.message}", f"{why.remedy}, or set dedupe.model = 'words'")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import heapq
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -112,16 +115,13 @@ def draw_sample(texts: Iterable[SourceText], size: int, seed: int) -> tuple[list
     The sample is uniform, does not depend on the order of the texts, and changes little if texts are added. Only
     ``size`` texts are in memory.
     """
-    heap: list[tuple[float, int, SourceText]] = []
-    seen = 0
-    for text in texts:
-        entry = (-unit_hash(seed, text.dataset, text.id_in_dataset, "sample"), -seen, text)
-        seen += 1
-        if len(heap) < size:
-            heapq.heappush(heap, entry)
-        elif entry > heap[0]:
-            heapq.heapreplace(heap, entry)
-    return [text for _, _, text in sorted(heap, key=lambda entry: -entry[1])], seen
+    places = count()
+    drawn = heapq.nsmallest(
+        size,
+        zip(texts, places, strict=False),
+        key=lambda one: unit_hash(seed, one[0].dataset, one[0].id_in_dataset, "sample"),
+    )
+    return [text for text, _ in sorted(drawn, key=itemgetter(1))], next(places)
 
 
 # --- local files -----------------------------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ class Reader:
         if suffix in TEXT_SUFFIXES:
             yield from self.text(place, read_text(file, encoding), {"file": place})
         elif suffix == ".parquet":
-            for number, column, row in _read_parquet(file, self.text_field):
+            for number, column, row in _read_parquet(file, partial(self._name_in, where=str(file))):
                 self._column = column
                 yield from self.row(row, f"{file}, row {number}", f"{place}#{number}")
         elif suffix in TABLE_SUFFIXES:
@@ -238,7 +238,11 @@ class Reader:
 
     def _name_in(self, row: Mapping[str, Any], where: str) -> str:
         """Return the column of the text. Raises :class:`InputError` if the row has none."""
-        name = self.text_field or self._column or next((f for f in TEXT_FIELDS if _can_be_text(row, f)), None)
+        name = (
+            self.text_field
+            or self._column
+            or next((f for f in TEXT_FIELDS if f in row and isinstance(row[f], str | None)), None)
+        )
         if name is None or name not in row:
             columns = ", ".join(list(row)[:12])
             missing = f"no column {name}" if name else "no column with text"
@@ -294,10 +298,6 @@ class Reader:
         yield SourceText(dataset=dataset, id_in_dataset=unique, text=text, metadata=metadata, created=created)
 
 
-def _can_be_text(row: Mapping[str, Any], name: str) -> bool:
-    return name in row and isinstance(row[name], str | None)
-
-
 def _is_plain(value: object) -> bool:
     """Return whether a value is kept as metadata: a number, a switch, or text of up to 500 characters."""
     return (isinstance(value, bool | int | float) and _is_json(value)) or (isinstance(value, str) and len(value) <= 500)
@@ -320,9 +320,10 @@ def read_text(path: Path, encoding: str) -> str:
         raise InputError(f"{path} cannot be read ({error.strerror})", "check its permissions") from None
 
 
-def _read_parquet(path: Path, text_field: str | None) -> Iterator[tuple[int, str, Line]]:
+def _read_parquet(path: Path, name_in: Callable[[Mapping[str, Any]], str]) -> Iterator[tuple[int, str, Line]]:
     """Yield (row number, column of the text, row) of a parquet file, with the columns that a source text can use.
 
+    ``name_in`` selects the column of the text in a row; it gets a row with None in each column of texts.
     A value without a Python equivalent (a date in the year 20000, text that is not UTF-8) becomes None. In the text
     column it raises :class:`InputError`; so do a file that is not parquet, and a missing column.
     """
@@ -333,7 +334,7 @@ def _read_parquet(path: Path, text_field: str | None) -> Iterator[tuple[int, str
     number = 0
     try:
         with path.open("rb") as raw, pyarrow.parquet.ParquetFile(raw) as file:
-            name = _text_column(path, file.schema_arrow, text_field)
+            name = name_in({field.name: None if _is_text_type(field.type) else field for field in file.schema_arrow})
             for batch in file.iter_batches(batch_size=256, columns=_used_columns(file.schema_arrow, name)):
                 columns = {
                     field.name: _python_values(column)
@@ -356,23 +357,13 @@ UNREADABLE = object()
 """Placeholder for a parquet value without a Python equivalent."""
 
 
-def _text_column(path: Path, schema: Any, text_field: str | None) -> str:
-    """Return the column of the text: ``text_field``, or the first of :data:`TEXT_FIELDS` that contains strings."""
+def _is_text_type(kind: Any) -> bool:
     from pyarrow import types
 
-    def is_text(kind: Any) -> bool:
-        kind = kind.value_type if types.is_dictionary(kind) else kind
-        # A column with only nulls has empty texts.
-        return any(
-            is_kind(kind) for is_kind in (types.is_string, types.is_large_string, types.is_string_view, types.is_null)
-        )
-
-    texts = [field.name for field in schema if is_text(field.type)]
-    name = text_field or next((known for known in TEXT_FIELDS if known in texts), None)
-    if name is None or name not in schema.names:
-        missing = f"no column {text_field}" if text_field else "no column with text"
-        raise InputError(f"{path}: {missing} (there are: {', '.join(schema.names[:12])})", "name it with --text-field")
-    return name
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    # A column with only nulls has empty texts.
+    are = (types.is_string, types.is_large_string, types.is_string_view, types.is_null)
+    return any(is_kind(kind) for is_kind in are)
 
 
 def _used_columns(schema: Any, text: str) -> list[str]:

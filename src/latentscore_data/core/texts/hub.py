@@ -41,11 +41,6 @@ class HubPlan:
     """Number of files that the sample is drawn from; more are read if these have too few texts."""
     builder: Any = field(repr=False, default=None)
 
-    @property
-    def most_bytes(self) -> int:
-        """The size of the files that the sample is read from, in bytes. Only their beginnings are downloaded."""
-        return sum(self.sizes[i] for i in self.order[: self.first])
-
     def to_dict(self) -> JsonObject:
         return {
             "dataset": self.source.name,
@@ -54,7 +49,8 @@ class HubPlan:
             "files": len(self.files),
             "bytes": sum(self.sizes),
             "read_from_files": self.first,
-            "read_at_most_bytes": self.most_bytes,
+            # Only the beginnings of these files are downloaded.
+            "read_at_most_bytes": sum(self.sizes[i] for i in self.order[: self.first]),
         }
 
 

@@ -30,25 +30,6 @@ ANSWER_TYPES: dict[str, type[BaseModel]] = {
 """The answer types of questions in batches, by name."""
 
 
-@dataclass
-class Harvest:
-    """The results of one batch."""
-
-    entries: list[tuple[str, Stored]] = field(default_factory=list)
-    unusable: list[tuple[str, str, Stored]] = field(default_factory=list)
-    """(key, reason, answer) of answers that cannot be used."""
-    trials: dict[str, Trial] = field(default_factory=dict)
-    usage: Usage = field(default_factory=Usage)
-    refused: set[str] = field(default_factory=set)
-    """Parameters that the server refused."""
-    stop: CallError | None = None
-    """An invalid key or an empty balance."""
-
-    def lose_call(self) -> None:
-        """Count a paid answer whose cost is unreadable."""
-        self.usage.add(Usage(calls=1, unpriced=1))
-
-
 def custom_id(tag: str, number: int) -> str:
     """Return the id of a line, with characters that both protocols allow."""
     return f"{tag}-{number}"
@@ -73,96 +54,103 @@ def read_file(path: Path, remote: Remote) -> Iterator[Result]:
                 yield found
 
 
-class Reader:
-    """Reads the results of one batch.
+@dataclass
+class Harvest:
+    """The results of one batch.
 
     Results may be in any order, repeated (the first is used), incomplete, or for unknown lines (skipped).
     """
 
-    def __init__(
-        self,
-        batch: Batch,
-        lines: Mapping[int, tuple[str, str]],
-        trials: Mapping[str, Trial],
-        wording: Wording,
-        price: Price | None,
-        settings: LLMSettings,
-    ) -> None:
-        self._batch, self._lines, self._trials = batch, lines, trials
-        self._wording, self._price = wording, price
-        self._faults_at_most = settings.max_attempts
-        self._shapes = {name: Shape(kind, settings.api_base is None) for name, kind in ANSWER_TYPES.items()}
+    batch: Batch
+    lines: Mapping[int, tuple[str, str]]
+    """Key and name of the answer type of each line, by its number."""
+    before: Mapping[str, Trial]
+    """The attempts at the questions before this batch, by key."""
+    wording: Wording
+    price: Price | None
+    settings: LLMSettings
+    entries: list[tuple[str, Stored]] = field(default_factory=list)
+    unusable: list[tuple[str, str, Stored]] = field(default_factory=list)
+    """(key, reason, answer) of answers that cannot be used."""
+    trials: dict[str, Trial] = field(default_factory=dict)
+    usage: Usage = field(default_factory=Usage)
+    refused: set[str] = field(default_factory=set)
+    """Parameters that the server refused."""
+    stop: CallError | None = None
+    """An invalid key or an empty balance."""
 
-    def read(self, results: Iterator[Result]) -> Harvest:
-        """Return all results, and a failure for each question without one."""
-        harvest = Harvest()
+    def __post_init__(self) -> None:
+        hosted = self.settings.api_base is None
+        self._shapes = {name: Shape(kind, hosted) for name, kind in ANSWER_TYPES.items()}
+
+    def read(self, results: Iterator[Result]) -> None:
+        """Add all results, and a failure for each question without one."""
         seen: set[int] = set()
         for result in results:
-            number = number_of(result.custom_id, self._batch.tag)
-            if number is None or number in seen or number not in self._lines:
+            number = number_of(result.custom_id, self.batch.tag)
+            if number is None or number in seen or number not in self.lines:
                 continue
             seen.add(number)
-            key, answer_type = self._lines[number]
+            key, answer_type = self.lines[number]
             if result.body is not None:
-                self._answer(harvest, key, answer_type, result.body)
+                self._answer(key, answer_type, result.body)
             elif result.error is not None and not result.passed:
-                self._error(harvest, key, result.error)
-        cancelled = self._batch.remote_status.startswith("cancel")
-        for number in self._lines.keys() - seen if not cancelled else ():
-            self._fault(harvest, self._lines[number][0], "the provider gave no answer")
-        return harvest
+                self._error(key, result.error)
+        cancelled = self.batch.remote_status.startswith("cancel")
+        for number in self.lines.keys() - seen if not cancelled else ():
+            self._fault(self.lines[number][0], "the provider gave no answer")
 
-    def _answer(self, harvest: Harvest, key: str, answer_type: str, body: JsonObject) -> None:
+    def _answer(self, key: str, answer_type: str, body: JsonObject) -> None:
         try:
-            answer = self._wording.completion(body)
+            answer = self.wording.completion(body)
         except ValueError as error:
-            harvest.lose_call()
-            self._fault(harvest, key, str(error))
+            self.usage.add(Usage.of_call(0, 0, None))  # paid, but its cost is unreadable
+            self._fault(key, str(error))
             return
         said, spent = answer.message, (answer.tokens_in, answer.tokens_out)
-        cost = answer_cost(self._price, answer.usage)
-        harvest.usage.add(Usage.of_call(*spent, cost))
-        model, version = self._batch.model, litellm_version()
-        stored = Stored("", model, answer.finish_reason, *spent, cost, 0.0, "", version, answer_type)
+        cost = answer_cost(self.price, answer.usage)
+        self.usage.add(Usage.of_call(*spent, cost))
+        version = {"litellm_version": litellm_version(), "answer_type": answer_type}
+        stored = Stored("", self.batch.model, answer.finish_reason, *spent, cost, 0.0, **version)
         try:
             value = answer.read(self._shapes[answer_type])
         except BadAnswer as bad:
-            harvest.unusable.append((key, bad.reason, replace(stored, answer=said.shown)))
-            self._unusable(harvest, key, bad, said)
+            self.unusable.append((key, bad.reason, replace(stored, answer=said.shown)))
+            self._unusable(key, bad, said)
             return
-        harvest.entries.append((key, replace(stored, answer=value.model_dump_json())))
+        self.entries.append((key, replace(stored, answer=value.model_dump_json())))
 
-    def _error(self, harvest: Harvest, key: str, error: CallError) -> None:
+    def _error(self, key: str, error: CallError) -> None:
         if error.kind == "auth":
-            harvest.stop = error
+            self.stop = error
         elif error.kind == "answer":
             bad = BadAnswer("malformed", error.message)
-            harvest.lose_call()
-            self._unusable(harvest, key, bad, Message(error.draw))
-        elif (refused := self._wording.learned(error)) is not None and not self._wording.knows(refused):
-            harvest.refused.add(refused)
+            self.usage.add(Usage.of_call(0, 0, None))  # paid, but its cost is unreadable
+            self._unusable(key, bad, Message(error.draw))
+        elif (refused := self.wording.learned(error)) is not None and not self.wording.knows(refused):
+            self.refused.add(refused)
         elif error.kind == "bad request" and refused is None:
             before = self._trial(key)
-            harvest.trials[key] = replace(before, failure="bad request", message=error.message, status=error.status)
+            self.trials[key] = replace(before, failure="bad request", message=error.message, status=error.status)
         else:
-            self._fault(harvest, key, error.message, error.status)
+            self._fault(key, error.message, error.status)
 
-    def _unusable(self, harvest: Harvest, key: str, bad: BadAnswer, said: Message) -> None:
+    def _unusable(self, key: str, bad: BadAnswer, said: Message) -> None:
         before = self._trial(key)
         count = before.unusable + 1
         failure = "bad request" if bad.reason == "filtered" else "answer" if count > ASKED_AGAIN else ""
-        harvest.trials[key] = replace(
+        self.trials[key] = replace(
             before, unusable=count, reason=bad.reason, detail=bad.detail, said=said.shown[:8000], failure=failure,
             message=str(bad) if failure else "",
         )  # fmt: skip
 
-    def _fault(self, harvest: Harvest, key: str, message: str, status: int | None = None) -> None:
+    def _fault(self, key: str, message: str, status: int | None = None) -> None:
         before = self._trial(key)
         faults = before.faults + 1
-        failure = "transient" if faults >= self._faults_at_most else ""
-        harvest.trials[key] = replace(
+        failure = "transient" if faults >= self.settings.max_attempts else ""
+        self.trials[key] = replace(
             before, faults=faults, failure=failure, message=message if failure else "", status=status
         )
 
     def _trial(self, key: str) -> Trial:
-        return self._trials.get(key) or Trial(key)
+        return self.before.get(key) or Trial(key)

@@ -4,12 +4,12 @@ message batches."""
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.closing import Closing
@@ -17,6 +17,7 @@ from latentscore_data.core.base.errors import InputError, LsdataError, MissingEr
 from latentscore_data.core.base.jsonl import Line
 from latentscore_data.core.base.names import json_bytes
 from latentscore_data.core.llm.retry import CallError, classify
+from latentscore_data.core.llm.server_errors import Refusal
 
 TAG_NAME = "lsdata_tag"
 LISTED_AT_MOST = 2000
@@ -48,14 +49,6 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Found:
-    """A batch at the provider that may be the one searched for; ``certain`` if it has our tag."""
-
-    progress: Progress
-    certain: bool
-
-
-@dataclass(frozen=True)
 class Result:
     """One result line: the body of an answer, or the error. With ``passed`` the line does not count as failed, because the
     batch was cancelled before it was processed."""
@@ -77,34 +70,45 @@ class Remote(Closing):
     most_bytes: int
     uploads: bool
     """True where the questions are uploaded as a file first."""
+    certain: bool
+    """True if a batch has our tag or file, so that a batch that :meth:`find` returns is the one searched for."""
     _client: Any
+    _errors: tuple[type[Exception], ...]
+    """The exceptions of a failed call."""
 
     def upload(self, tag: str, requests: Sequence[Request]) -> str:
         """Upload the questions; returns the id of the file."""
-        return ""
+        with self._calling("the questions could not be uploaded"):
+            return self._upload(tag, requests)
 
     def submit(self, tag: str, file_id: str, requests: Sequence[Request]) -> Progress:
         """Start the batch, which costs money. Raises :class:`UnknownOutcomeError` if it may have started."""
-        raise NotImplementedError
+        with self._calling("the batch could not be submitted", submitting=True):
+            return self._submit(tag, file_id, requests)
 
-    def find(self, tag: str, file_id: str, since: float, count: int, known: set[str]) -> list[Found]:
+    def find(self, tag: str, file_id: str, since: float, count: int, known: set[str]) -> list[Progress]:
         """Return batches with that tag or file, or possible ones: created after ``since`` (Unix time in seconds), not
         ``known``, with ``count`` requests."""
-        raise NotImplementedError
+        with self._calling("the batches could not be listed"):
+            return self._find(tag, file_id, since, count, known)
 
     def progress(self, remote_id: str) -> Progress | None:
         """Return the progress; None if the provider no longer has the batch."""
-        raise NotImplementedError
+        with suppress(_GoneError), self._calling(f"batch {remote_id} could not be looked up"):
+            return self._look_up(remote_id)
+        return None
 
     def results(self, remote_id: str) -> Iterator[bytes]:
         """Yield the lines of all results, in any order."""
-        raise NotImplementedError
+        with self._calling(f"the answers of batch {remote_id} could not be downloaded"):
+            yield from self._download(remote_id)
+
+    def cancel(self, remote_id: str) -> Progress:
+        with self._calling(f"batch {remote_id} could not be cancelled"):
+            return self._cancel(remote_id)
 
     def read(self, line: Line) -> Result | None:
         """Parse one result line; None for an invalid one."""
-        raise NotImplementedError
-
-    def cancel(self, remote_id: str) -> Progress:
         raise NotImplementedError
 
     def drop_file(self, file_id: str) -> None:
@@ -113,19 +117,40 @@ class Remote(Closing):
     def close(self) -> None:
         self._client.close()
 
+    @contextmanager
+    def _calling(self, what: str, *, submitting: bool = False) -> Generator[None]:
+        """Context manager: convert errors of a call; ``what`` begins their message."""
+        try:
+            yield
+        except self._errors as error:
+            raise _outcome(classify(error), what, submitting) from None
 
-class LineError(Exception):
-    """An error inside a result line, in the form that the error table reads."""
+    # The calls of a provider, which raise ``_errors``.
 
-    def __init__(self, status: int | None, error: JsonObject) -> None:
-        super().__init__(str(error.get("message") or "no answer"))
-        self.status_code = status
-        self.body = {"error": error}
+    def _upload(self, tag: str, requests: Sequence[Request]) -> str:
+        return ""
+
+    def _submit(self, tag: str, file_id: str, requests: Sequence[Request]) -> Progress:
+        raise NotImplementedError
+
+    def _find(self, tag: str, file_id: str, since: float, count: int, known: set[str]) -> list[Progress]:
+        raise NotImplementedError
+
+    def _look_up(self, remote_id: str) -> Progress:
+        raise NotImplementedError
+
+    def _download(self, remote_id: str) -> Iterator[bytes]:
+        raise NotImplementedError
+
+    def _cancel(self, remote_id: str) -> Progress:
+        raise NotImplementedError
 
 
 def line_error(status: int | None, error: Any) -> CallError:
     """Return the classified error of a failed line."""
-    return classify(LineError(status, cast(JsonObject, error) if isinstance(error, dict) else {"message": error}))
+    given = cast(JsonObject, error) if isinstance(error, dict) else {"message": error}
+    told = {**given, "message": given.get("message") or "no answer"}
+    return classify(Refusal(status, {}, json.dumps({"error": told})))
 
 
 class OpenAIBatches(Remote):
@@ -134,75 +159,55 @@ class OpenAIBatches(Remote):
     most_requests = 50_000
     most_bytes = 150 * 2**20
     uploads = True
+    certain = True
     endpoint: Any = "/v1/chat/completions"
     """The endpoint for each line, by the provider's name."""
 
     def __init__(self, api_key: str, api_base: str | None, timeout: float) -> None:
         import openai
 
-        self._openai = openai
+        self._errors = (openai.OpenAIError, json.JSONDecodeError)
         self._client = openai.OpenAI(api_key=api_key, base_url=api_base, timeout=timeout, max_retries=RETRIES)
 
-    def upload(self, tag: str, requests: Sequence[Request]) -> str:
+    def _upload(self, tag: str, requests: Sequence[Request]) -> str:
         lines = (
             {"custom_id": one.custom_id, "method": "POST", "url": self.endpoint, "body": one.body} for one in requests
         )
-        content = b"".join(json_bytes(line) + b"\n" for line in lines)
-        with self._calling("the questions could not be uploaded"):
-            return self._put_file(f"{tag}.jsonl", content)
-
-    @contextmanager
-    def _calling(self, what: str, *, submitting: bool = False) -> Generator[None]:
-        """Context manager: convert errors of a call; ``what`` begins their message."""
-        try:
-            yield
-        except self._openai.OpenAIError as error:
-            _raise(error, what, submitting=submitting)
+        return self._put_file(f"{tag}.jsonl", _json_lines(lines))
 
     def _put_file(self, name: str, content: bytes) -> str:
         return self._client.files.create(file=(name, content), purpose="batch").id
 
-    def submit(self, tag: str, file_id: str, requests: Sequence[Request]) -> Progress:
+    def _submit(self, tag: str, file_id: str, requests: Sequence[Request]) -> Progress:
         # Not retried by the client, because a request whose response was lost may have started the batch.
         client = self._client.with_options(max_retries=0)
-        with self._calling("the batch could not be submitted", submitting=True):
-            made = client.batches.create(
-                input_file_id=file_id,
-                endpoint=self.endpoint,
-                completion_window="24h",
-                metadata={TAG_NAME: tag},
-                extra_headers={"Idempotency-Key": tag},
-            )
+        made = client.batches.create(
+            input_file_id=file_id,
+            endpoint=self.endpoint,
+            completion_window="24h",
+            metadata={TAG_NAME: tag},
+            extra_headers={"Idempotency-Key": tag},
+        )
         return _openai_progress(made)
 
-    def find(self, tag: str, file_id: str, since: float, count: int, known: set[str]) -> list[Found]:
-        with self._calling("the batches could not be listed"):
-            for batch in islice(self._client.batches.list(limit=100), LISTED_AT_MOST + 1):
-                if (batch.metadata or {}).get(TAG_NAME) == tag or batch.input_file_id == file_id:
-                    return [Found(_openai_progress(batch), certain=True)]
+    def _find(self, tag: str, file_id: str, since: float, count: int, known: set[str]) -> list[Progress]:
+        for batch in islice(self._client.batches.list(limit=100), LISTED_AT_MOST + 1):
+            if (batch.metadata or {}).get(TAG_NAME) == tag or batch.input_file_id == file_id:
+                return [_openai_progress(batch)]
         return []
 
-    def progress(self, remote_id: str) -> Progress | None:
-        with self._calling(f"batch {remote_id} could not be looked up"):
-            try:
-                return _openai_progress(self._client.batches.retrieve(remote_id))
-            except self._openai.NotFoundError:
-                return None
+    def _look_up(self, remote_id: str) -> Progress:
+        return _openai_progress(self._client.batches.retrieve(remote_id))
 
-    def results(self, remote_id: str) -> Iterator[bytes]:
-        with self._calling(f"the answers of batch {remote_id} could not be downloaded"):
-            for file_id in self._files_of(remote_id):
-                if file_id:
-                    yield from self._lines(file_id)
+    def _download(self, remote_id: str) -> Iterator[bytes]:
+        for file_id in filter(None, self._files_of(remote_id)):
+            with self._client.files.with_streaming_response.content(file_id) as answer:
+                for line in answer.iter_lines():
+                    yield line.encode()
 
     def _files_of(self, remote_id: str) -> list[str | None]:
         batch = self._client.batches.retrieve(remote_id)
         return [batch.output_file_id, batch.error_file_id]
-
-    def _lines(self, file_id: str) -> Iterator[bytes]:
-        with self._client.files.with_streaming_response.content(file_id) as answer:
-            for line in answer.iter_lines():
-                yield line.encode()
 
     def read(self, line: Line) -> Result | None:
         custom_id, answer, error = line.get("custom_id"), line.get("response"), line.get("error")
@@ -218,13 +223,16 @@ class OpenAIBatches(Remote):
         passed = code in ("batch_cancelled", "batch_canceled")
         return Result(custom_id, error=line_error(None, error), passed=passed)
 
-    def cancel(self, remote_id: str) -> Progress:
-        with self._calling(f"batch {remote_id} could not be cancelled"):
-            return _openai_progress(self._client.batches.cancel(remote_id))
+    def _cancel(self, remote_id: str) -> Progress:
+        return _openai_progress(self._client.batches.cancel(remote_id))
 
     def drop_file(self, file_id: str) -> None:
-        with suppress(self._openai.OpenAIError):  # a leftover file costs nothing
+        with suppress(*self._errors):  # a leftover file costs nothing
             self._client.with_options(max_retries=1).files.delete(file_id)
+
+
+def _json_lines(lines: Iterable[JsonObject]) -> bytes:
+    return b"".join(json_bytes(line) + b"\n" for line in lines)
 
 
 def _openai_progress(batch: Any) -> Progress:
@@ -266,57 +274,40 @@ class TogetherBatches(OpenAIBatches):
 
     most_bytes = 90 * 2**20
 
-    def upload(self, tag: str, requests: Sequence[Request]) -> str:
-        lines = ({"custom_id": one.custom_id, "body": one.body} for one in requests)
-        name, content = f"{tag}.jsonl", b"".join(json_bytes(line) + b"\n" for line in lines)
+    def _upload(self, tag: str, requests: Sequence[Request]) -> str:
+        content = _json_lines({"custom_id": one.custom_id, "body": one.body} for one in requests)
         made = self._ask(
             "post",
             "/files/upload",
-            "the questions could not be uploaded",
-            body={"purpose": "batch-api", "file_name": name, "file_type": "jsonl"},
-            files=[("file", (name, content, "application/jsonl"))],
+            body={"purpose": "batch-api", "file_name": f"{tag}.jsonl", "file_type": "jsonl"},
+            files=[("file", (f"{tag}.jsonl", content, "application/jsonl"))],
             options={"headers": {"Content-Type": "multipart/form-data"}},
         )
         return str(made["id"])
 
-    def submit(self, tag: str, file_id: str, requests: Sequence[Request]) -> Progress:
+    def _submit(self, tag: str, file_id: str, requests: Sequence[Request]) -> Progress:
         body = {"input_file_id": file_id, "endpoint": self.endpoint, "completion_window": "24h"}
-        made = self._ask("post", "/batches", "the batch could not be submitted", body=body, submitting=True)
-        return _together_progress(made["job"])
+        return _together_progress(self._ask("post", "/batches", body=body, options={"max_retries": 0})["job"])
 
-    def find(self, tag: str, file_id: str, since: float, count: int, known: set[str]) -> list[Found]:
-        there: list[JsonObject] = self._ask("get", "/batches", "the batches could not be listed") or []
-        ours = [job for job in there if job.get("input_file_id") == file_id]
-        return [Found(_together_progress(job), certain=True) for job in ours]
+    def _find(self, tag: str, file_id: str, since: float, count: int, known: set[str]) -> list[Progress]:
+        there: list[JsonObject] = self._ask("get", "/batches") or []
+        return [_together_progress(job) for job in there if job.get("input_file_id") == file_id]
 
-    def progress(self, remote_id: str) -> Progress | None:
-        try:
-            return _together_progress(self._job(remote_id))
-        except _GoneError:
-            return None
+    def _look_up(self, remote_id: str) -> Progress:
+        return _together_progress(self._ask("get", f"/batches/{remote_id}"))
 
-    def cancel(self, remote_id: str) -> Progress:
-        what = f"batch {remote_id} could not be cancelled"
-        return _together_progress(self._ask("post", f"/batches/{remote_id}/cancel", what))
+    def _cancel(self, remote_id: str) -> Progress:
+        return _together_progress(self._ask("post", f"/batches/{remote_id}/cancel"))
 
     def _files_of(self, remote_id: str) -> list[str | None]:
-        job = self._job(remote_id)
+        job = self._ask("get", f"/batches/{remote_id}")
         return [job.get("output_file_id"), job.get("error_file_id")]
 
-    def _job(self, remote_id: str) -> JsonObject:
-        return self._ask("get", f"/batches/{remote_id}", f"batch {remote_id} could not be looked up")
-
-    def _ask(self, method: str, path: str, what: str, *, submitting: bool = False, **given: Any) -> Any:
+    def _ask(self, method: str, path: str, **given: Any) -> Any:
         """Send a request that OpenAI's library has no method for, through its connection."""
         import httpx
 
-        client = self._client.with_options(max_retries=0) if submitting else self._client
-        try:
-            return getattr(client, method)(path, cast_to=httpx.Response, **given).json()
-        except self._openai.NotFoundError:
-            raise _GoneError(f"{what}: the provider does not have it", "") from None
-        except (self._openai.OpenAIError, json.JSONDecodeError) as error:
-            _raise(error, what, submitting=submitting)
+        return getattr(self._client, method)(path, cast_to=httpx.Response, **given).json()
 
 
 def _together_progress(job: JsonObject) -> Progress:
@@ -328,6 +319,7 @@ def _together_progress(job: JsonObject) -> Progress:
 
 
 ANTHROPIC_ADDRESS = "https://api.anthropic.com"
+_MESSAGE_BATCHES = "/v1/messages/batches"
 
 
 class AnthropicBatches(Remote):
@@ -336,60 +328,53 @@ class AnthropicBatches(Remote):
     most_requests = 100_000
     most_bytes = 150 * 2**20
     uploads = False
+    certain = False
 
-    def __init__(self, api_key: str, api_base: str | None, timeout: float, beta: Sequence[str] = ()) -> None:
+    def __init__(self, api_key: str, api_base: str | None, timeout: float, beta: Sequence[str]) -> None:
         """``beta`` names the beta features that the questions use; names may be added until they are submitted."""
         import httpx
 
-        self._httpx = httpx
+        self._errors = (httpx.HTTPError, json.JSONDecodeError)
         headers = {"x-api-key": api_key, "anthropic-version": "2023-06-01"}
         self._beta = beta
         base = (api_base or ANTHROPIC_ADDRESS).rstrip("/").removesuffix("/v1")
         transport = httpx.HTTPTransport(retries=RETRIES)
         self._client = httpx.Client(base_url=base, headers=headers, timeout=timeout, transport=transport)
 
-    def submit(self, tag: str, file_id: str, requests: Sequence[Request]) -> Progress:
+    def _submit(self, tag: str, file_id: str, requests: Sequence[Request]) -> Progress:
         body = {"requests": [{"custom_id": one.custom_id, "params": one.body} for one in requests]}
-        return _anthropic_progress(
-            self._json("POST", "/v1/messages/batches", "the batch could not be submitted", content=json_bytes(body))
-        )
+        headers = {"content-type": "application/json"}
+        if self._beta:
+            headers["anthropic-beta"] = ",".join(self._beta)
+        return _anthropic_progress(self._json("POST", _MESSAGE_BATCHES, content=json_bytes(body), headers=headers))
 
-    def find(self, tag: str, file_id: str, since: float, count: int, known: set[str]) -> list[Found]:
-        found: list[Found] = []
+    def _find(self, tag: str, file_id: str, since: float, count: int, known: set[str]) -> list[Progress]:
+        found: list[Progress] = []
         after: dict[str, str] = {}
         for _ in range(LISTED_AT_MOST // 100):
-            page = self._json(
-                "GET", "/v1/messages/batches", "the batches could not be listed", params={"limit": "100", **after}
-            )
+            page = self._json("GET", _MESSAGE_BATCHES, params={"limit": "100", **after})
             for one in page.get("data", []):
                 progress = _anthropic_progress(one)
                 # A minute of tolerance for clock differences.
                 if _unix_time(one.get("created_at")) < since - 60:
                     return found
                 if progress.remote_id not in known and progress.total == count:
-                    found.append(Found(progress, certain=False))
+                    found.append(progress)
             if not page.get("has_more"):
                 break
             after = {"after_id": str(page.get("last_id"))}
         return found
 
-    def progress(self, remote_id: str) -> Progress | None:
-        try:
-            return _anthropic_progress(
-                self._json("GET", f"/v1/messages/batches/{remote_id}", f"batch {remote_id} could not be looked up")
-            )
-        except _GoneError:
-            return None
+    def _look_up(self, remote_id: str) -> Progress:
+        return _anthropic_progress(self._json("GET", f"{_MESSAGE_BATCHES}/{remote_id}"))
 
-    def results(self, remote_id: str) -> Iterator[bytes]:
-        what = f"the answers of batch {remote_id} could not be downloaded"
-        try:
-            with self._client.stream("GET", f"/v1/messages/batches/{remote_id}/results") as answer:
-                self._check(answer, what)
-                for line in answer.iter_lines():
-                    yield line.encode()
-        except self._httpx.HTTPError as error:
-            _raise(error, what)
+    def _download(self, remote_id: str) -> Iterator[bytes]:
+        with self._client.stream("GET", f"{_MESSAGE_BATCHES}/{remote_id}/results") as answer:
+            if not answer.is_success:
+                answer.read()  # the reason
+            answer.raise_for_status()
+            for line in answer.iter_lines():
+                yield line.encode()
 
     def read(self, line: Line) -> Result | None:
         custom_id, result = line.get("custom_id"), line.get("result")
@@ -405,34 +390,11 @@ class AnthropicBatches(Remote):
             return Result(custom_id, error=line_error(_ANTHROPIC_STATUS.get(str(name), 500), inner))
         return Result(custom_id, error=line_error(None, {"message": f"{kind}"}), passed=kind == "canceled")
 
-    def cancel(self, remote_id: str) -> Progress:
-        what = f"batch {remote_id} could not be cancelled"
-        return _anthropic_progress(self._json("POST", f"/v1/messages/batches/{remote_id}/cancel", what))
+    def _cancel(self, remote_id: str) -> Progress:
+        return _anthropic_progress(self._json("POST", f"{_MESSAGE_BATCHES}/{remote_id}/cancel"))
 
-    def _json(
-        self, method: str, path: str, what: str, content: bytes | None = None, params: dict[str, str] | None = None
-    ) -> JsonObject:
-        submitting = content is not None
-        headers = {"content-type": "application/json"} if submitting else {}
-        if submitting and self._beta:
-            headers["anthropic-beta"] = ",".join(self._beta)
-        try:
-            answer = self._client.request(method, path, content=content, params=params, headers=headers)
-            self._check(answer, what, submitting)
-            return answer.json()
-        except (self._httpx.HTTPError, json.JSONDecodeError) as error:
-            _raise(error, what, submitting=submitting)
-
-    def _check(self, answer: Any, what: str, submitting: bool = False) -> None:
-        if answer.is_success:
-            return
-        answer.read()
-        if answer.status_code == 404:
-            raise _GoneError(f"{what}: the provider does not have it", "")
-        try:
-            answer.raise_for_status()
-        except self._httpx.HTTPStatusError as error:
-            _raise(error, what, submitting=submitting)
+    def _json(self, method: str, path: str, **given: Any) -> JsonObject:
+        return self._client.request(method, path, **given).raise_for_status().json()
 
 
 class _GoneError(InputError):
@@ -467,13 +429,8 @@ def _unix_time(text: Any) -> float:
         return float("inf")
 
 
-def _raise(error: Exception, what: str, *, submitting: bool = False) -> NoReturn:
-    """Raise the error for a failed call; submitted batches are not lost by it."""
-    found = classify(error)
-    raise _outcome(found, what, submitting) from None
-
-
 def _outcome(found: CallError, what: str, submitting: bool) -> LsdataError:
+    """Return the error for a failed call; submitted batches are not lost by it."""
     status = f" ({found.status})" if found.status else ""
     message = f"{what}{status}: {found.message}"
     if found.kind == "auth":
@@ -482,7 +439,7 @@ def _outcome(found: CallError, what: str, submitting: bool) -> LsdataError:
         )
         return MissingError(message, f"{remedy}, then run the same command again")
     if found.kind == "bad request" or (found.status is not None and found.status < 500 and found.status != 408):
-        kind = StoppedError if found.crowded else InputError
+        kind = StoppedError if found.crowded else _GoneError if found.status == 404 else InputError
         return kind(message, "run the same command again later, or without --batch")
     if submitting:
         return UnknownOutcomeError(

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,24 +23,24 @@ from latentscore_data.core.base.proxies import call_directly
 from latentscore_data.core.base.settings import LLMSettings
 from latentscore_data.core.base.summary import Progress as Display
 from latentscore_data.core.base.summary import Summary
+from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.llm.batch_state import (
     FILE_NAME,
     IN_FLIGHT,
     Batch,
     BatchState,
-    Trial,
     age_in_words,
     open_batches,
 )
 from latentscore_data.core.llm.batches.client import BatchLLM
-from latentscore_data.core.llm.batches.ingest import Reader, custom_id, number_of, read_file
-from latentscore_data.core.llm.batches.remote import Found, Progress, Remote, Request, UnknownOutcomeError
+from latentscore_data.core.llm.batches.ingest import Harvest, custom_id, number_of, read_file
+from latentscore_data.core.llm.batches.remote import Progress, Remote, Request, UnknownOutcomeError
 from latentscore_data.core.llm.batches.wording import Wording
 from latentscore_data.core.llm.cache import AnswerCache
 from latentscore_data.core.llm.client import asked_again, connect, rough_tokens
 from latentscore_data.core.llm.prices import price_of, unknown_price
 from latentscore_data.core.llm.structured import BadAnswer, Shape
-from latentscore_data.core.llm.types import LLM, Messages, Question
+from latentscore_data.core.llm.types import LLM, Question
 from latentscore_data.core.models.engines import Engine
 
 R = TypeVar("R")
@@ -61,18 +62,16 @@ class _Line:
 class BatchRun(Closing):
     """Asks the questions of a stage: with provider batches if they are requested or still open, otherwise directly.
 
-    Used under the workspace's lock. ``models`` are the stage's models, ``runs`` is the folder of the training runs,
-    ``engine`` runs a local model on another machine, ``spend`` is the run's spending.
+    Used under the workspace's lock. ``models`` are the stage's models, ``engine`` runs a local model on another machine,
+    ``spend`` is the run's spending.
     """
 
     def __init__(
         self,
         stage: str,
         settings: LLMSettings,
-        cache_path: Path,
-        ledger: Path,
+        workspace: Workspace,
         models: Sequence[str],
-        runs: Path = Path(),
         engine: Engine | None = None,
         spend: SpendTracker | None = None,
     ) -> None:
@@ -80,12 +79,12 @@ class BatchRun(Closing):
         self.usage = Usage()
         """The usage of the answers that this run collected."""
         self._settings = settings
-        self._cache_path, self._ledger = cache_path, ledger
+        self._cache_path, self._ledger = workspace.llm_cache, workspace.ledger
         self._models = [model for model in models if kind_of(model) is HOSTED]
-        self._runs, self._engine = runs, engine
+        self._runs, self._engine = workspace.train_dir, engine
         self._spend = spend or SpendTracker()
-        self._folder = cache_path.with_name("batches")
-        path = cache_path.with_name(FILE_NAME)
+        self._folder = self._cache_path.with_name("batches")
+        path = self._cache_path.with_name(FILE_NAME)
         wanted = bool(self._models) and (settings.batch or path.exists())
         self._state = BatchState(path) if wanted else None
         if settings.batch and not self._models:
@@ -148,11 +147,11 @@ class BatchRun(Closing):
                 self._end_run(self._state)
                 return found
             if not self._settings.batch_wait:
-                self._say_open()
+                self._say_open(self._state)
                 return found
             if isinstance(found, Summary):
                 self._done_before += found.done
-            self._wait(display or Display())
+            self._wait(self._state, display or Display())
 
     def bill(self, summary: Summary) -> Summary:
         """Add the usage of the batches and the number of pending questions to the summary."""
@@ -200,62 +199,53 @@ class BatchRun(Closing):
     def _adopt(self, state: BatchState, batch: Batch, not_these: frozenset[str] = frozenset()) -> bool:
         """Search for a batch whose submission was interrupted; return False if the provider never received it."""
         known = {one.remote_id for one in state.batches() if one.remote_id} | not_these
-        found = self._look_for(batch, known)
+        remote, since = self._remote(batch.model), batch.submitted or batch.created
+        find = partial(remote.find, batch.tag, batch.file_id or "", since, batch.questions, known)
+        found = find()
         if not found and (left := (batch.submitted or 0.0) + SETTLE_SECONDS - time.time()) > 0:
             time.sleep(min(left, SETTLE_SECONDS))
-            found = self._look_for(batch, known)
+            found = find()
         if not found:
             say(f"{self.stage}: batch {batch.tag} never reached the provider; its questions are asked again")
             state.drop(batch.tag)
             return False
         # If only the number of questions matches, prefer an ended batch, whose results can be checked.
-        best = max(found, key=lambda one: one.progress.ended)
-        batch.remote_id, batch.doubtful, batch.state = best.progress.remote_id, not best.certain, "open"
+        best = max(found, key=lambda one: one.ended)
+        batch.remote_id, batch.doubtful, batch.state = best.remote_id, not remote.certain, "open"
         state.save(batch)
         return True
 
-    def _look_for(self, batch: Batch, known: set[str]) -> list[Found]:
-        since = batch.submitted or batch.created
-        return self._remote(batch.model).find(batch.tag, batch.file_id or "", since, batch.questions, known)
+    def _poll(self, state: BatchState, batch: Batch, tried: frozenset[str] = frozenset()) -> bool:
+        """Query the progress of the batch and download it once it has ended; return False while it is open.
 
-    def _poll(self, state: BatchState, batch: Batch) -> bool:
-        """Query the progress of the batch and download it once it has ended; return False while it is open."""
-        remote = self._remote(batch.model)
-        path = self._file(batch)
+        Results without the tag of the batch belong to another one; then the next possible batch that was not ``tried``
+        is searched for.
+        """
+        remote, path = self._remote(batch.model), self._file(batch)
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            return not batch.doubtful or self._is_ours(state, batch, path)
-        progress = remote.progress(batch.remote_id or "")
-        if progress is None:
-            say(f"{self.stage}: the provider no longer has batch {batch.tag}; its questions are asked again")
-            progress = Progress(batch.remote_id or "", "gone", True)
-            replace_bytes(path, [], 0o600)
-        _note(batch, progress)
-        state.save(batch)
-        if not progress.ended:
-            return False
         if not path.exists():
-            replace_bytes(path, (line.rstrip(b"\r\n") + b"\n" for line in remote.results(progress.remote_id)), 0o600)
-        return not batch.doubtful or self._is_ours(state, batch, path)
-
-    def _is_ours(self, state: BatchState, batch: Batch, path: Path) -> bool:
-        """Return whether the results have the tag of the batch; otherwise search for the next possible batch."""
-        remote, tried = self._remote(batch.model), set[str]()
-        while True:
-            ours = any(number_of(one.custom_id, batch.tag) is not None for one in read_file(path, remote))
-            if ours:
-                batch.doubtful = False
-                state.save(batch)
-                return True
-            path.unlink(missing_ok=True)
-            tried.add(batch.remote_id or "")
-            batch.remote_id = None
-            if not self._adopt(state, batch, frozenset(tried)):
-                return False
             progress = remote.progress(batch.remote_id or "")
-            if progress is None or not progress.ended:
+            if progress is None:
+                say(f"{self.stage}: the provider no longer has batch {batch.tag}; its questions are asked again")
+                progress = Progress(batch.remote_id or "", "gone", True)
+                replace_bytes(path, [], 0o600)
+            _note(batch, progress)
+            state.save(batch)
+            if not progress.ended:
                 return False
-            replace_bytes(path, (line + b"\n" for line in remote.results(progress.remote_id)), 0o600)
+            if not path.exists():
+                lines = (line.rstrip(b"\r\n") + b"\n" for line in remote.results(progress.remote_id))
+                replace_bytes(path, lines, 0o600)
+        if not batch.doubtful:
+            return True
+        if any(number_of(one.custom_id, batch.tag) is not None for one in read_file(path, remote)):
+            batch.doubtful = False
+            state.save(batch)
+            return True
+        path.unlink(missing_ok=True)
+        tried |= {batch.remote_id or ""}
+        batch.remote_id = None
+        return self._adopt(state, batch, tried) and self._poll(state, batch, tried)
 
     def _keep(self, state: BatchState, batch: Batch) -> None:
         """Store the answers in the cache, then book the cost, then close the batch.
@@ -265,10 +255,9 @@ class BatchRun(Closing):
         """
         path, remote = self._file(batch), self._remote(batch.model)
         price = price_of(batch.model, self._settings, batch=True)
-        reader = Reader(
-            batch, state.lines(batch.tag), state.trials(), self._wording(batch.model), price, self._settings
-        )
-        harvest = reader.read(read_file(path, remote))
+        lines, trials = state.lines(batch.tag), state.trials()
+        harvest = Harvest(batch, lines, trials, self._wording(batch.model), price, self._settings)
+        harvest.read(read_file(path, remote))
         with AnswerCache(self._cache_path) as cache:
             cache.put(harvest.entries)
             self._book(state, batch, harvest.usage)
@@ -332,7 +321,9 @@ class BatchRun(Closing):
         for key, (question, answer_type) in wanted.items():
             name = answer_type.__name__
             shape = shapes.setdefault(name, Shape(answer_type, self._settings.api_base is None))
-            messages = _messages(question, trials.get(key))
+            messages, trial = question.messages, trials.get(key)
+            if trial is not None and trial.unusable:
+                messages = asked_again(messages, trial.said, BadAnswer(trial.reason, trial.detail))
             tokens_in, audio_in = rough_tokens(messages)
             worst = price.of(tokens_in, question.max_tokens or 4096, audio_in) if price is not None else 0.0
             yield _Line(key, name, wording.body(messages, question.sampling, shape), worst)
@@ -366,10 +357,8 @@ class BatchRun(Closing):
         """Submit one batch, recorded before and after each step at the provider."""
         remote = self._remote(model)
         tag = secrets.token_hex(6)
-        batch = Batch(
-            tag, self.stage, model, self._settings.api_base, "prepared", None, None, "", len(lines), 0, 0,
-            sum(line.worst_usd for line in lines), None, time.time(), None, False, False,
-        )  # fmt: skip
+        batch = Batch(tag, self.stage, model, self._settings.api_base, "prepared", len(lines), time.time())
+        batch.worst_usd = sum(line.worst_usd for line in lines)
         state.add(batch, [(line.key, line.answer_type) for line in lines])
         requests = [Request(custom_id(tag, number), line.body) for number, line in enumerate(lines)]
         if remote.uploads:
@@ -395,13 +384,11 @@ class BatchRun(Closing):
 
     # -- waiting and the end
 
-    def _wait(self, display: Display) -> None:
+    def _wait(self, state: BatchState, display: Display) -> None:
         """Wait until a batch has ended and collect it."""
-        state = self._state
-        assert state is not None
         open_before = self._open(state)
-        summary = Summary(f"{self.stage}: batches")
-        display.start(summary.stage, sum(batch.questions for batch in open_before))
+        summary, total = Summary(f"{self.stage}: batches"), sum(batch.questions for batch in open_before)
+        display.start(summary.stage, total)
         unreachable = 0
         try:
             while True:
@@ -414,13 +401,11 @@ class BatchRun(Closing):
                         raise
                     say(f"{self.stage}: {error.message}; asking again")
                 left = self._open(state)
-                ended = len(open_before) - len(left)
-                summary.done = sum(batch.done for batch in left)
-                summary.done += sum(b.questions for b in open_before) - sum(b.questions for b in left)
+                summary.done = total - sum(batch.questions - batch.done for batch in left)
                 if failed := sum(batch.failed for batch in left):
                     summary.failed["line"] = failed
                 display.update(summary, sum(batch.questions - batch.done - batch.failed for batch in left))
-                if ended or not left:
+                if len(left) < len(open_before) or not left:
                     return
                 time.sleep(self._settings.batch_poll_seconds)
         finally:
@@ -429,9 +414,8 @@ class BatchRun(Closing):
     def _open(self, state: BatchState) -> list[Batch]:
         return [batch for batch in state.batches(*IN_FLIGHT) if batch.model in self._models]
 
-    def _say_open(self) -> None:
-        assert self._state is not None
-        for batch in self._open(self._state):
+    def _say_open(self, state: BatchState) -> None:
+        for batch in self._open(state):
             say(
                 f"{self.stage}: batch {batch.tag} {batch.remote_status or batch.state}: {batch.done:,} of "
                 f"{batch.questions:,} done, {age_in_words(batch)} old"
@@ -463,13 +447,6 @@ class BatchRun(Closing):
             call_directly(self._settings.api_base)
             self._remotes[model] = self._wording(model).remote()
         return self._remotes[model]
-
-
-def _messages(question: Question, trial: Trial | None) -> Messages:
-    """Return the question, with the error of the last answer if there was one."""
-    if trial is None or not trial.unusable:
-        return question.messages
-    return asked_again(question.messages, trial.said, BadAnswer(trial.reason, trial.detail))
 
 
 def _note(batch: Batch, progress: Progress) -> None:
