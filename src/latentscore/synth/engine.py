@@ -179,7 +179,7 @@ def _complete_frames(bars: Sequence[Mapping[str, Sequence[Note]]], context: Rend
     return complete[::-1]
 
 
-MIX_FRAMES = 16 * space.STEP
+MIX_FRAMES = 24 * space.STEP
 """Frames of a piece per call of the room: few calls, each of which waits for the interpreter's lock."""
 
 _SCRATCH_BYTES = 64 * 2**20
