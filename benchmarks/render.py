@@ -2,8 +2,9 @@
 
     python benchmarks/render.py [--configs 40] [--seconds 30] [--no-processes]
 
-One thread, 48 kHz stereo. Nothing is kept from one render to the next but wavetables, and those are emptied too. The
-yardstick is a fixed loop of plain Python and of numpy, timed in the same run, to compare machines and moments.
+48 kHz stereo; one thread unless a line says two. Nothing is kept from one render to the next but wavetables, and those
+are emptied too. CPU seconds are those of all threads. The yardstick is a fixed loop of plain Python and of numpy, timed in
+the same run, to compare machines and moments.
 """
 
 from __future__ import annotations
@@ -68,9 +69,11 @@ def timed_render(config: MusicConfig, seconds: float, spent: dict[str, float]) -
         for bar in (*piece.bars, piece.closing):
             player.add({layer: bar.get(layer, ())})
         lap(layer)
-    mixed = np.concatenate(
-        [player.take(min(space.STEP, frames - begin)) for begin in range(0, frames, space.STEP)], axis=1
-    )
+    mixed = np.empty((2, frames), np.float32)
+    for at in range(0, frames, engine.MIX_FRAMES):
+        size = min(engine.MIX_FRAMES, frames - at)
+        player.move(at, size)
+        player.mix_into(mixed, at, size)
     lap("pad's filter, echo, reverb, width")
     space.bus(mixed, config, RATE)
     lap("tone and drive")
@@ -79,11 +82,12 @@ def timed_render(config: MusicConfig, seconds: float, spent: dict[str, float]) -
     return time.perf_counter() - begin
 
 
-def whole_render(config: MusicConfig, seconds: float) -> tuple[float, float]:
+def whole_render(config: MusicConfig, seconds: float, threads: int) -> tuple[float, float]:
     """Seconds on the clock and seconds of work: on a machine that is busy with other things they differ."""
-    begin, work = time.perf_counter(), time.thread_time()
-    render(config, seconds, 0, RATE)
-    return time.perf_counter() - begin, time.thread_time() - work
+    empty_caches()
+    begin, work = time.perf_counter(), time.process_time()
+    render(config, seconds, 0, RATE, threads=threads)
+    return time.perf_counter() - begin, time.process_time() - work
 
 
 def throughput(work: str) -> tuple[float, float]:
@@ -109,11 +113,11 @@ def throughput(work: str) -> tuple[float, float]:
 def worker_renders() -> None:
     configs = [random_config(np.random.default_rng([SEED, n])).to_config() for n in range(12)]
     for config in configs:
-        render(config, 0.6, 0, RATE)
+        render(config, 0.6, 0, RATE, threads=1)
     print("ready", flush=True)
     sys.stdin.readline()
     for config in configs:
-        render(config, 30.0, 0, RATE)
+        render(config, 30.0, 0, RATE, threads=1)
 
 
 def worker_yardsticks() -> None:
@@ -139,16 +143,10 @@ def compiled_anew() -> tuple[float, float]:
     return clock, now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
 
 
-def short_clip(config: MusicConfig) -> tuple[float, float]:
-    """Seconds on the clock and of work for a clip of 10 s of a config that a warm worker has not rendered yet."""
-    empty_caches()
-    return whole_render(config, 10.0)
-
-
 def print_limits(configs: Sequence[MusicConfig], processes: bool) -> dict[str, float]:
     """Measure what has a limit, and print it beside that; seconds by name, on the clock and (``_cpu``) of work."""
     found = {
-        "clip of 10 s, warm": (0.060, np.mean([short_clip(config) for config in configs], axis=0)),
+        "clip of 10 s, two threads": (0.060, np.mean([whole_render(config, 10.0, 2) for config in configs], axis=0)),
         "first block of a stream": (0.150, np.median([first_block(config) for config in configs], axis=0)),
     }
     if processes:
@@ -181,13 +179,14 @@ def main() -> None:
     for config in configs:  # compile, outside the measurement
         render(config, 0.6, 0, RATE)
     spent: dict[str, float] = defaultdict(float)
-    whole, work, sticks = [], [], []
+    whole, work, sticks, beside = [], [], [], []
     for config in configs:
-        empty_caches()
-        clock, cpu = whole_render(config, arguments.seconds)
+        clock, cpu = whole_render(config, arguments.seconds, 1)
         whole.append(clock)
         work.append(cpu)
+        beside.append(whole_render(config, arguments.seconds, 2))
         sticks.append(yardstick())
+    two_threads, two_threads_cpu = (float(mean) for mean in np.mean(beside, axis=0))
     for config in configs:
         empty_caches()
         timed_render(config, arguments.seconds, spent)
@@ -196,6 +195,8 @@ def main() -> None:
     result = {
         "configs": count, "seconds": arguments.seconds, "mean_s": round(mean, 4), "median_s": round(float(np.median(whole)), 4),
         "worst_s": round(max(whole), 4), "cpu_mean_s": round(float(np.mean(work)), 4), "times_real_time": round(arguments.seconds / mean, 1),
+        "two_threads_mean_s": round(two_threads, 4), "two_threads_cpu_mean_s": round(two_threads_cpu, 4),
+        "two_threads_gain": round(mean / two_threads, 2),
         "yardstick_s": round(float(np.mean(sticks)), 4), "mean_over_yardstick": round(mean / float(np.mean(sticks)), 3),
         "load": os.getloadavg()[0], "layers_ms": {name: round(1000 * s / count, 1) for name, s in spent.items()},
     }  # fmt: skip
@@ -204,6 +205,8 @@ def main() -> None:
         print(f"{name:22} {1000 * total / count:8.1f} {arguments.seconds * count / total:12.0f}")
     print(f"{'whole render':22} {1000 * mean:8.1f} {arguments.seconds / mean:12.0f}")
     print(f"{'its work (CPU)':22} {1000 * float(np.mean(work)):8.1f}")
+    print(f"{'with two threads':22} {1000 * two_threads:8.1f} {arguments.seconds / two_threads:12.0f}")
+    print(f"{'its work (CPU)':22} {1000 * two_threads_cpu:8.1f}")
     print(f"{'yardstick':22} {1000 * float(np.mean(sticks)):8.1f}")
     result |= print_limits(configs, not arguments.no_processes)
     if not arguments.no_processes:

@@ -39,9 +39,9 @@ def _k_weighting(rate: int) -> NDArray[np.float64]:
 
 
 @jit
-def _hop_energies(samples, q, hop, past, states):
-    """Return the mean square after K-weighting of each complete hop. ``past``, shape (2, 4), and the eight ``states`` are
-    updated and passed to the next call."""
+def _hop_energies(samples, first, hops, q, hop, past, states):
+    """Return the mean square after K-weighting of each of the next hops, from frame ``first`` on. ``past``, shape (2, 4),
+    and the eight ``states`` are updated and passed to the next call."""
     # The feed-forward parts of shelf and high-pass (1, -2, 1) in one loop, which the compiler can vectorize.
     f0 = q[0]
     f1 = q[1] - 2.0 * q[0]
@@ -49,7 +49,6 @@ def _hop_energies(samples, q, hop, past, states):
     f3 = q[1] - 2.0 * q[2]
     f4 = q[2]
     a1, a2, d1, d2 = q[3], q[4], q[8], q[9]
-    hops = samples.shape[1] // hop
     energies = np.zeros(hops)
     lines = np.zeros((2, hop + 4))
     # Assigned one by one: compiling the assignment of an array, with its error message, takes two seconds.
@@ -62,7 +61,7 @@ def _hop_energies(samples, q, hop, past, states):
     ry1, ry2, rz1, rz2 = states[4], states[5], states[6], states[7]
     for h in range(hops):
         for c in range(2):
-            source = samples[c, h * hop : (h + 1) * hop]
+            source = samples[c, first + h * hop : first + (h + 1) * hop]
             line = lines[c]
             out = fed[c]
             for j in range(hop):
@@ -99,12 +98,21 @@ class Meter:
         self._weighting = _k_weighting(rate)
         self._states = np.zeros((2, 4)), np.zeros(8)
         self._rest = np.zeros((2, 0), np.float32)
+        self._hops = 0
 
     def energies(self, samples: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return the mean squares of the 0.1 s hops that are completed by the next ``samples``, shape (2, frames)."""
         samples = np.concatenate([self._rest, samples], axis=1) if self._rest.size else samples
         self._rest = samples[:, samples.shape[1] // self._hop * self._hop :].copy()
-        return _hop_energies(np.ascontiguousarray(samples), self._weighting, self._hop, *self._states)
+        return self._next(np.ascontiguousarray(samples), 0, samples.shape[1] // self._hop)
+
+    def energies_until(self, samples: NDArray[np.float32], end: int) -> NDArray[np.float64]:
+        """:meth:`energies` for audio that is completed up to frame ``end`` in one buffer, ``samples``: nothing is copied."""
+        return self._next(samples, self._hops * self._hop, end // self._hop - self._hops)
+
+    def _next(self, samples: NDArray[np.float32], first: int, hops: int) -> NDArray[np.float64]:
+        self._hops += hops
+        return _hop_energies(samples, first, hops, self._weighting, self._hop, *self._states)
 
 
 def integrated_lufs(samples: NDArray[np.float32], rate: int) -> float:

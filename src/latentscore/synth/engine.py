@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +16,7 @@ from latentscore.errors import InvalidConfigError
 from latentscore.synth import space
 from latentscore.synth.bass import SUB
 from latentscore.synth.context import RenderContext, movement
+from latentscore.synth.lanes import Lane, run_lanes
 from latentscore.synth.notes import LAYERS, Note, Piece
 from latentscore.synth.score import Score, closing_beat
 from latentscore.synth.signal import Stereo, ramp_stereo, sine, sweep_stereo
@@ -135,8 +134,8 @@ def mix_layers(
     The result is written to the first group's buffer if :func:`scratch` keeps it, because new memory costs as much time
     as a filter.
 
-    With two ``threads`` the groups are rendered in parallel, and the steps before and after the room run in parallel
-    with it. The result is the same.
+    With two ``threads``, one plays the bars and the other mixes what is complete of the beginning; each takes the other's
+    work when it has none. The result is the same.
     """
     piece, rate = score.piece, context.sample_rate
     total = round(piece.seconds * rate)
@@ -145,42 +144,43 @@ def mix_layers(
     mixed = dry[0] if dry.nbytes <= _SCRATCH_BYTES else np.empty((2, total), np.float32)
     player = Player(context, total, groups, dry)
     fade = _fade_curve(piece.seconds - closing_beat(piece) * context.seconds_per_beat, total, rate)
-    steps = [(at, min(MIX_FRAMES, total - at)) for at in range(0, total, MIX_FRAMES)]
-    with _helper(threads) as helper:
-        player.add_all((*score.bars, score.closing), helper)
-        moved = helper.submit(player.move, *steps[0])
-        done = None
-        for number, (at, frames) in enumerate(steps):
-            moved.result()
-            if number + 1 < len(steps):
-                moved = helper.submit(player.move, *steps[number + 1])
-            player.mix_into(mixed, at, frames)
-            _fade(mixed[:, at : at + frames], fade, at + frames - total)
-            if done is not None:
-                done.result()
-            if then is not None:
-                done = helper.submit(then, mixed, at, frames)
-        if done is not None:
-            done.result()
+    bars = (*score.bars, score.closing)
+    complete = _complete_frames(bars, context, total)
+
+    def play(number: int, bar: int) -> None:
+        player.add_group(number, bars[bar])
+
+    def mix(block: int) -> None:
+        at, frames = block * MIX_FRAMES, min(MIX_FRAMES, total - block * MIX_FRAMES)
+        player.move(at, frames)
+        player.mix_into(mixed, at, frames)
+        _fade(mixed[:, at : at + frames], fade, at + frames - total)
+
+    def process(block: int) -> None:
+        if then is not None:
+            then(mixed, block * MIX_FRAMES, min(MIX_FRAMES, total - block * MIX_FRAMES))
+
+    def is_complete(block: int) -> bool:
+        return complete[min(lane.done for lane in playing)] >= min((block + 1) * MIX_FRAMES, total)
+
+    playing = [Lane(partial(play, number), len(bars), 0) for number in range(len(groups))]
+    mixing = Lane(mix, math.ceil(total / MIX_FRAMES), 2, is_complete)
+    processing = Lane(process, mixing.count, 1, lambda block: block < mixing.done)
+    run_lanes([*playing, mixing, processing], threads)
     return mixed
 
 
-class _AtOnce(Executor):
-    """An executor that runs each task in the calling thread."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        done: Future[Any] = Future()
-        done.set_result(fn(*args, **kwargs))
-        return done
-
-
-def _helper(threads: int) -> Executor:
-    """Return an executor with one more thread, or one that uses the calling thread."""
-    return ThreadPoolExecutor(1, "latentscore-render") if threads > 1 else _AtOnce()
+def _complete_frames(bars: Sequence[Mapping[str, Sequence[Note]]], context: RenderContext, total: int) -> list[int]:
+    """Return, for each number of bars, the first frames of the piece in which no later bar has a note."""
+    complete = [total]
+    for bar in reversed(bars):
+        starts = [context.place(note.start) for notes in bar.values() for note in notes]
+        complete.append(min([complete[-1], *starts]))
+    return complete[::-1]
 
 
-MIX_FRAMES = 8 * space.STEP
-"""Frames of a piece per call of the room: few calls, and the data fit into the processor's cache."""
+MIX_FRAMES = 24 * space.STEP
+"""Frames of a piece per call of the room: few calls, each of which waits for the interpreter's lock."""
 
 _SCRATCH_BYTES = 64 * 2**20
 _scratch = threading.local()
@@ -229,26 +229,10 @@ class Player:
         """Add the notes of a bar by layer. Every bar gives its layers' notes in the same order."""
         self._advance()
         for number in range(len(self._layers)):
-            self._add(number, notes)
+            self.add_group(number, notes)
 
-    def add_all(self, bars: Sequence[Mapping[str, Sequence[Note]]], helper: Executor) -> None:
-        """:meth:`add` for all bars, with a helper that renders groups in parallel."""
-        self._advance()
-        # Begin with the pad, which takes longest.
-        groups = deque(sorted(range(len(self._layers)), key=lambda number: self._layers[number] != ("pad",)))
-
-        def play() -> None:
-            while groups:
-                with suppress(IndexError):  # the other thread took the last one
-                    number = groups.popleft()
-                    for notes in bars:
-                        self._add(number, notes)
-
-        beside = helper.submit(play)
-        play()
-        beside.result()
-
-    def _add(self, number: int, notes: Mapping[str, Sequence[Note]]) -> None:
+    def add_group(self, number: int, notes: Mapping[str, Sequence[Note]]) -> None:
+        """Add those notes of a bar that belong to one group."""
         for layer in self._layers[number]:
             if notes.get(layer):
                 play_layer(self._dry[number], layer, notes[layer], self._context)

@@ -80,7 +80,7 @@ def _played(score: Score, sample_rate: int, threads: int) -> NDArray[np.float32]
 
     def to_bus(mixed: Stereo, at: int, frames: int) -> None:
         bus.apply(mixed, at, frames)
-        energies.append(meter.energies(mixed[:, at : at + frames]))
+        energies.append(meter.energies_until(mixed, at + frames))
 
     mixed = mix_layers(score, RenderContext(score.piece, sample_rate), GROUPS, threads, to_bus)
     return finish(mixed, sample_rate, lufs_of_energies(np.concatenate(energies)))
