@@ -26,7 +26,7 @@ from latentscore.vibe_map import VibeMap, load_map, lookup, text_in
 
 Config = MusicConfig | MusicConfigPrompt
 Given = str | MusicConfigPromptPayload | Config | Mapping[str, Any]
-"""The types that :func:`answer` accepts."""
+"""The types that :func:`to_answer` accepts, besides :class:`Answer`."""
 
 UNTITLED = "Untitled"
 GIVEN = "config"
@@ -55,7 +55,11 @@ class Answer:
         return replace(self, config=update.apply(self.config))
 
 
-def answer(given: Given | Answer, vibe_map: VibeMap | str | Path | None = None) -> Answer:
+ANSWERABLE = (str, Mapping, MusicConfig, MusicConfigPrompt, MusicConfigPromptPayload, Answer)
+"""The types that :func:`to_answer` accepts, for ``isinstance``."""
+
+
+def to_answer(given: Given | Answer, vibe_map: VibeMap | str | Path | None = None) -> Answer:
     """Return the answer for ``given``.
 
     A text is answered by the offline model, or looked up in ``vibe_map`` (a map, its folder or file, or "starter"),
@@ -81,7 +85,7 @@ def _read(text: str) -> Answer:
     if not text.strip():
         raise InvalidConfigError("text", 'it is empty; give at least one word, such as "rain on a tin roof"')
     payload = payload_for(text, temperature=0.0, seed=0, sample_idx=0)
-    return replace(answer(payload), answered_by=OFFLINE_MODEL, text=text)
+    return replace(to_answer(payload), answered_by=OFFLINE_MODEL, text=text)
 
 
 def _looked_up(text: str, vibe_map: VibeMap | str | Path) -> Answer:

@@ -11,20 +11,23 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from latentscore.api.answers import Answer, Given, answer, payload_text
+from latentscore.api.answers import ANSWERABLE, Answer, Given, payload_text, to_answer
 from latentscore.config import MusicConfigPromptPayload, parse_payload
 from latentscore.decoding import Prompt, SchemaDecoder
 from latentscore.errors import InvalidConfigError, ModelError
 from latentscore.forms import form_of, prompt_messages
 from latentscore.installed import install
-from latentscore.json_search import search
+from latentscore.json_search import JsonObject, search
 
-Reply = Given | str
-"""What a model may return: a payload, a config, a mapping, or JSON text."""
+Reply = Given | Answer
+"""What a model may return: a payload, a config, a mapping, an answer, or JSON text of one of the first three."""
 
 Model = str | Callable[[str], Reply | Awaitable[Reply]]
+
+
+Parsed = TypeVar("Parsed")
 
 
 def ask(what: Given | Answer, model: Model) -> Answer:
@@ -84,8 +87,12 @@ def _run(reply: Awaitable[Any]) -> Any:
 
 def _answered(reply: Any, model: Model, text: str) -> Answer:
     name = name_of(model)
+    if not isinstance(reply, ANSWERABLE):
+        raise ModelError(
+            f"{name} returned {type(reply).__name__}; a model returns a payload, a config, a mapping or JSON text"
+        )
     try:
-        found = answer(read_payload(reply) if isinstance(reply, str) else reply)
+        found = first_usable(reply, to_answer) if isinstance(reply, str) else to_answer(reply)
     except InvalidConfigError as error:
         raise ModelError(f"{name} gave no usable answer: {error}") from error
     return replace(found, answered_by=name, text=text)
@@ -115,7 +122,7 @@ def ask_hosted(name: str, text: str) -> MusicConfigPromptPayload:
             raise ModelError(f"the call of {name} failed: {_shown(error)}") from None
         said = str(reply.choices[0].message.content or "") if reply.choices else ""
         try:
-            return read_payload(said)
+            return first_usable(said, parse_payload)
         except InvalidConfigError as error:
             fault = str(error)
         messages += [
@@ -128,14 +135,14 @@ def ask_hosted(name: str, text: str) -> MusicConfigPromptPayload:
     raise ModelError(f"{name} gave no usable answer: {fault}")
 
 
-def read_payload(said: str) -> MusicConfigPromptPayload:
-    """Return the most likely payload in a model's reply. Raises :class:`InvalidConfigError` with the error of the most
-    likely object."""
+def first_usable(said: str, parse: Callable[[JsonObject], Parsed]) -> Parsed:
+    """Return the most likely JSON object in a model's reply that ``parse`` accepts. Raises :class:`InvalidConfigError`
+    with the error of the most likely object."""
     fault: InvalidConfigError | None = None
     found = search(said)
     for one in (*found.said, *found.thoughts):
         try:
-            return parse_payload(one.value)
+            return parse(one.value)
         except InvalidConfigError as error:
             fault = fault or error
     raise fault or InvalidConfigError("answer", "it contains no JSON object")

@@ -1,4 +1,4 @@
-"""``render`` and ``arender``: audio from a text, a payload or a config."""
+"""``answer``, ``render`` and ``arender``: a config or audio from a text, a payload or a config."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from latentscore.api.answers import Answer, Given, answer
+from latentscore.api.answers import Answer, Given, to_answer
 from latentscore.api.models import Model, ask, ask_async
 from latentscore.audio import Audio, Metadata
 from latentscore.config import MusicConfigUpdate
@@ -47,7 +47,7 @@ def render(
     Raises :class:`InvalidConfigError`, which names the argument or the field, :class:`MapError` and
     :class:`ModelError`.
     """
-    return render_answer(answer_for(what, update, map, model), seconds, seed, sample_rate, stems, loop, threads)
+    return render_answer(answer(what, map, model, update), seconds, seed, sample_rate, stems, loop, threads)
 
 
 async def arender(
@@ -63,23 +63,27 @@ async def arender(
     model: Model | None = None,
     threads: int = 2,
 ) -> Audio:
-    """Run :func:`render` in a thread. A model that is an async function is awaited in the running event loop."""
+    """Run :func:`render` in a thread of the event loop's executor. A model that is an async function is awaited in the
+    running event loop.
+
+    A task that is cancelled ends at once; its thread continues to the end of the render.
+    """
     _one_of(map, model)
-    found = await ask_async(what, model) if model is not None else await asyncio.to_thread(answer, what, map)
+    found = await ask_async(what, model) if model is not None else await asyncio.to_thread(to_answer, what, map)
     return await asyncio.to_thread(
         render_answer, found.updated(update), seconds, seed, sample_rate, stems, loop, threads
     )
 
 
-def answer_for(
+def answer(
     what: Given | Answer,
-    update: MusicConfigUpdate | Mapping[str, Any] | None = None,
     map: VibeMap | str | Path | None = None,
     model: Model | None = None,
+    update: MusicConfigUpdate | Mapping[str, Any] | None = None,
 ) -> Answer:
-    """Return the answer (config, title and reasons) that :func:`render` renders for the same arguments."""
+    """Return the answer (config, title, reasons and palettes) that :func:`render` renders for the same arguments."""
     _one_of(map, model)
-    found = ask(what, model) if model is not None else answer(what, map)
+    found = ask(what, model) if model is not None else to_answer(what, map)
     return found.updated(update)
 
 
