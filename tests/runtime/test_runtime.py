@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ import pytest
 
 import latentscore as ls
 from factories import make_payload
-from latentscore.api import models
+from latentscore.api import models, runtime
 from latentscore.decoding import SchemaDecoder
 from latentscore.forms import JSON
-from latentscore.installed import install
+from latentscore.installed import available_cores, install
 from latentscore.prompt import decoding_schema
 from servers import ChatServer
 from tiny_models import tiny_qwen3
@@ -162,6 +163,32 @@ def test_any_function_can_answer() -> None:
         ls.render("fog", model="gpt", **SHORT)
     with pytest.raises(ls.InvalidConfigError, match="needs a text"):
         ls.render(ls.MusicConfig(), model=later, **SHORT)
+
+
+def test_many_renders_leave_the_threads_of_the_event_loop_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    release, begun = threading.Event(), []
+
+    def slow(found: ls.Answer, seconds: float, *_: Any) -> ls.Audio:
+        begun.append(seconds)
+        assert release.wait(30)
+        return ls.Audio(np.zeros((1, 2), np.float32), 8_000)
+
+    monkeypatch.setattr(runtime, "render_answer", slow)
+
+    async def main() -> None:
+        tasks = [asyncio.create_task(ls.arender(ls.MusicConfig(), seconds=number)) for number in range(60)]
+        while len(begun) < available_cores():
+            await asyncio.sleep(0.01)
+        await asyncio.wait_for(asyncio.to_thread(int), 20)
+        assert len(begun) == available_cores()
+        for task in tasks[30:]:
+            task.cancel()
+        await asyncio.sleep(0)
+        release.set()
+        await asyncio.gather(*tasks[:30])
+
+    asyncio.run(main())
+    assert sorted(begun) == list(range(30))
 
 
 @pytest.mark.parametrize("given", ["", "  ", 3, None, {}, {"config": 3}])

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from latentscore.api.models import Model, ask, ask_async
 from latentscore.audio import Audio, Metadata
 from latentscore.config import MusicConfigUpdate
 from latentscore.errors import InvalidConfigError
+from latentscore.installed import available_cores
 from latentscore.synth.render import render as render_config
 from latentscore.vibe_map import VibeMap
 
@@ -63,16 +67,33 @@ async def arender(
     model: Model | None = None,
     threads: int = 2,
 ) -> Audio:
-    """Run :func:`render` in a thread of the event loop's executor. A model that is an async function is awaited in the
-    running event loop.
+    """Run :func:`render` without blocking the event loop. A model that is an async function is awaited in that loop.
 
-    A task that is cancelled ends at once; its thread continues to the end of the render.
+    A process renders as many pieces at once as it has cores; further calls wait. A call that is cancelled while it
+    waits is not rendered; a render that has begun continues in its thread.
     """
     _one_of(map, model)
     found = await ask_async(what, model) if model is not None else await asyncio.to_thread(to_answer, what, map)
-    return await asyncio.to_thread(
-        render_answer, found.updated(update), seconds, seed, sample_rate, stems, loop, threads
+    return await asyncio.get_running_loop().run_in_executor(
+        _render_threads(os.getpid()),
+        render_answer,
+        found.updated(update),
+        seconds,
+        seed,
+        sample_rate,
+        stems,
+        loop,
+        threads,
     )
+
+
+@cache
+def _render_threads(process: int) -> ThreadPoolExecutor:
+    """Return the threads of :func:`arender` in a process; a forked process cannot use those of its parent.
+
+    The event loop's own threads would be occupied by renders, and streams would wait for them.
+    """
+    return ThreadPoolExecutor(available_cores(), "latentscore-render")
 
 
 def answer(
