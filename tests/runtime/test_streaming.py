@@ -84,7 +84,9 @@ def test_a_stream_that_has_ended_makes_no_empty_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("given", ["a storm", {"tempo": "fast"}, ls.MusicConfig(tempo="fast"), ls.answer("a storm")])
+@pytest.mark.parametrize(
+    "given", ["a storm", {"config": {"tempo": "fast"}}, ls.MusicConfig(tempo="fast"), ls.answer("a storm")]
+)
 def test_a_command_takes_what_a_stream_takes(given: Any) -> None:
     numbers = ls.answer(given).config
     numbers = numbers.to_config() if isinstance(numbers, ls.MusicConfigPrompt) else numbers
@@ -110,7 +112,7 @@ def test_updates_before_the_same_bar_line_add_up() -> None:
     playing, other = ls.stream(CALM, **LOW), ls.stream(CALM, **LOW)
     playing.update(ls.MusicConfigUpdate(tempo=ls.Step(+1)))
     playing.update(ls.MusicConfigUpdate(tempo=ls.Step(+1)))
-    playing.update(ls.MusicConfigUpdate(brightness="dark"))
+    playing.update({"brightness": "dark"})
     other.update(ls.MusicConfigUpdate(tempo="fast", brightness="dark").apply(CALM))  # type: ignore[arg-type]
     assert np.array_equal(playing.read(12 * RATE), other.read(12 * RATE))
     playing.update(ls.MusicConfigUpdate(tempo=ls.Step(-1)))

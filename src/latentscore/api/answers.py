@@ -46,13 +46,7 @@ class Answer:
 
     def updated(self, update: MusicConfigUpdate | Mapping[str, Any] | None) -> Answer:
         """Return the answer with a changed config. Raises :class:`InvalidConfigError`."""
-        if update is None:
-            return self
-        if isinstance(update, Mapping):
-            update = MusicConfigUpdate(**{str(name): value for name, value in update.items()})
-        if not isinstance(update, MusicConfigUpdate):
-            raise InvalidConfigError("update", f"must be a MusicConfigUpdate or a mapping, not {type(update).__name__}")
-        return replace(self, config=update.apply(self.config))
+        return self if update is None else replace(self, config=to_update(update).apply(self.config))
 
 
 ANSWERABLE = (str, Mapping, MusicConfig, MusicConfigPrompt, MusicConfigPromptPayload, Answer)
@@ -79,6 +73,20 @@ def to_answer(given: Given | Answer, vibe_map: VibeMap | str | Path | None = Non
         case Mapping():
             return _from_mapping(given)
     raise InvalidConfigError("what", f"must be a text, a payload, a config or a mapping, not {type(given).__name__}")
+
+
+def is_payload(given: object) -> bool:
+    """Return whether a mapping holds a config, or a row's payload, instead of fields."""
+    return isinstance(given, Mapping) and not {"config", "config_payload"}.isdisjoint(given)
+
+
+def to_update(given: MusicConfigUpdate | Mapping[str, Any]) -> MusicConfigUpdate:
+    """Return the changes of a mapping of fields. Raises :class:`InvalidConfigError`."""
+    if isinstance(given, Mapping):
+        return MusicConfigUpdate(**{str(name): value for name, value in given.items()})
+    if not isinstance(given, MusicConfigUpdate):
+        raise InvalidConfigError("update", f"must be a MusicConfigUpdate or a mapping, not {type(given).__name__}")
+    return given
 
 
 def _read(text: str) -> Answer:

@@ -40,7 +40,8 @@ def render(
 
     ``seconds`` is 0.5 to 600, ``seed`` has up to 64 bits, ``sample_rate`` is 8,000 to 192,000 Hz. The same config and
     arguments always give the same bytes. The result is stereo, at -16 LUFS with a true peak below -1 dBFS. With
-    ``stems``, ``Audio.stems`` holds each layer with its echo and reverb. With ``loop``, the result has whole bars, with
+    ``stems``, ``Audio.stems`` holds each layer with its echo and reverb; they add up to the mix before tone, drive,
+    loudness and limiter, and have another level. With ``loop``, the result has whole bars, with
     a length as close to ``seconds`` as possible, and repeats without a seam. ``audio.metadata`` names the source of the
     config and the reasons.
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latentscore.api.answers import ANSWERABLE, Answer, Given
+from latentscore.api.answers import ANSWERABLE, Answer, Given, is_payload, to_update
 from latentscore.api.models import Model
 from latentscore.api.runtime import answer
 from latentscore.audio import Audio, Metadata, format_for, make_folder, write_blocks
@@ -156,16 +156,16 @@ class AudioStream(Stream):
     def update(self, config: Given | Answer | MusicConfigUpdate, bars: float | None = None) -> None:
         """Continue with another config at the same position of the piece; reverb tails are kept.
 
-        A :class:`MusicConfigUpdate` changes the current config, or the one of an earlier command that waits for its bar
-        line, so updates add up. Everything else is answered as by :func:`stream` and replaces what waits. A large
-        change cross-fades with equal power over 1 to 4 bars, or over ``bars`` (0 to 64); after a small one, held notes
-        decay within a bar. Raises the errors of :func:`render`.
+        A :class:`MusicConfigUpdate` or a mapping of fields changes the current config, or the one of an earlier command
+        that waits for its bar line, so updates add up. Everything else is answered as by :func:`stream` and replaces
+        what waits. A large change cross-fades with equal power over 1 to 4 bars, or over ``bars`` (0 to 64); after a
+        small one, held notes decay within a bar. Raises the errors of :func:`render`.
         """
-        if not isinstance(config, MusicConfigUpdate):
+        if not isinstance(config, MusicConfigUpdate | Mapping) or is_payload(config):
             super().update(self._find(config).config, bars)
             return
         waiting = self._change
-        changed = config.apply(self.config if waiting is None else waiting.piece.config)
+        changed = to_update(config).apply(self.config if waiting is None else waiting.piece.config)
         if waiting is not None and waiting.restarts:
             # Measured first, because the waiting piece may begin in this time; restarting it would be audible.
             predicted_lufs(Piece(checked_config(changed), math.inf, waiting.piece.seed))
