@@ -75,9 +75,9 @@ def to_answer(given: Given | Answer, vibe_map: VibeMap | str | Path | None = Non
     raise InvalidConfigError("what", f"must be a text, a payload, a config or a mapping, not {type(given).__name__}")
 
 
-def is_payload(given: object) -> bool:
+def is_payload(given: Mapping[str, Any]) -> bool:
     """Return whether a mapping holds a config, or a row's payload, instead of fields."""
-    return isinstance(given, Mapping) and not {"config", "config_payload"}.isdisjoint(given)
+    return not {"config", "config_payload"}.isdisjoint(given)
 
 
 def to_update(given: MusicConfigUpdate | Mapping[str, Any]) -> MusicConfigUpdate:

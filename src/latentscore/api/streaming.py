@@ -161,11 +161,14 @@ class AudioStream(Stream):
         what waits. A large change cross-fades with equal power over 1 to 4 bars, or over ``bars`` (0 to 64); after a
         small one, held notes decay within a bar. Raises the errors of :func:`render`.
         """
-        if not isinstance(config, MusicConfigUpdate | Mapping) or is_payload(config):
+        if isinstance(config, MusicConfigUpdate) or (isinstance(config, Mapping) and not is_payload(config)):
+            self._change_by(to_update(config), bars)
+        else:
             super().update(self._find(config).config, bars)
-            return
+
+    def _change_by(self, update: MusicConfigUpdate, bars: float | None) -> None:
         waiting = self._change
-        changed = to_update(config).apply(self.config if waiting is None else waiting.piece.config)
+        changed = update.apply(self.config if waiting is None else waiting.piece.config)
         if waiting is not None and waiting.restarts:
             # Measured first, because the waiting piece may begin in this time; restarting it would be audible.
             predicted_lufs(Piece(checked_config(changed), math.inf, waiting.piece.seed))
