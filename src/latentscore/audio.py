@@ -56,6 +56,7 @@ class Metadata:
     config: MusicConfig | MusicConfigPrompt
     seed: int
     seconds: float
+    """The requested length; that of a loop differs, see :attr:`Audio.seconds`."""
     answered_by: str
     """``builtin/keywords``, the name of a model or map, or ``config`` if a config was given."""
     reasons: str = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
 import re
 import subprocess
@@ -189,6 +190,23 @@ def test_many_renders_leave_the_threads_of_the_event_loop_free(monkeypatch: pyte
 
     asyncio.run(main())
     assert sorted(begun) == list(range(30))
+
+
+def test_slow_models_leave_the_threads_of_the_event_loop_free() -> None:
+    release, user = threading.Event(), contextvars.ContextVar("user", default="nobody")
+
+    def slow(text: str) -> ls.Answer:
+        assert release.wait(30)
+        return ls.Answer(ls.MusicConfig(), title=user.get())
+
+    async def main() -> list[ls.Audio]:
+        user.set("somebody")
+        tasks = [asyncio.create_task(ls.arender("fog", model=slow, **SHORT)) for _ in range(60)]
+        await asyncio.wait_for(asyncio.to_thread(int), 20)
+        release.set()
+        return await asyncio.gather(*tasks)
+
+    assert {audio.metadata.title for audio in asyncio.run(main()) if audio.metadata} == {"somebody"}
 
 
 @pytest.mark.parametrize("given", ["", "  ", 3, None, {}, {"config": 3}])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
 import json
 import os
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,8 +47,18 @@ async def ask_async(what: Given | Answer, model: Model) -> Answer:
     function = make_model(model)
     if inspect.iscoroutinefunction(function):
         return _answered(await function(text), model, text)
-    reply = await asyncio.to_thread(function, text)
+    context, pool = contextvars.copy_context(), _model_threads(os.getpid())
+    reply = await asyncio.get_running_loop().run_in_executor(pool, lambda: context.run(function, text))
     return _answered(await reply if inspect.isawaitable(reply) else reply, model, text)
+
+
+@cache
+def _model_threads(process: int) -> ThreadPoolExecutor:
+    """Return the threads that call functions in async code in a process; a forked process cannot use those of its parent.
+
+    The event loop's own threads would be occupied by slow calls, and streams would wait for them.
+    """
+    return ThreadPoolExecutor(thread_name_prefix="latentscore-model")
 
 
 def make_model(model: Model) -> Callable[[str], Any]:
