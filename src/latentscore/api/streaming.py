@@ -98,9 +98,9 @@ class AudioStream(Stream):
     A track begins at the first bar line after the previous one has played for its seconds, with a cross-fade of about
     its ``transition``. ``seconds`` is the length of the stream, with a fade-out; without it the last track is endless.
 
-    ``update``, ``next`` and ``stop`` may be called at any time and from any thread. They take effect at the next bar
-    line that is at least 0.65 s ahead. The first two answer a text and measure the new sound, which takes up to half a
-    second. Only one thread may read. ``async for block in stream`` reads in a thread of the event loop's executor.
+    ``update``, ``next`` and ``stop`` may be called at any time and from any thread; only one thread may read. The first
+    two take effect at the next bar line that is at least 0.65 s ahead. They answer a text and measure the new sound,
+    which takes up to half a second. ``async for block in stream`` reads in a thread of the event loop's executor.
     """
 
     def __init__(
