@@ -9,8 +9,8 @@ WORKDIR /opt/latentscore
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY src src
 RUN pip install --no-cache-dir -c constraints.txt . \
-    # The synthesizer's loops are compiled once, here, not at the first sound.
-    && lsdata render "rain" --seconds 1 --out /tmp/rain.wav && rm /tmp/rain.wav
+    # The synthesizer's loops are compiled here, not at the first sound. Another kind of CPU compiles them again.
+    && python -c "import latentscore; latentscore.prefetch()"
 
 WORKDIR /work
 EXPOSE 8765

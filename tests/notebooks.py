@@ -19,9 +19,19 @@ def code_cells(name: str) -> list[str]:
     return ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
 
 
+def _blocks(name: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", (DOCS / name).read_text(encoding="utf-8"), re.M | re.S)
+
+
+def run_block_with(text: str, name: str, names: dict[str, Any]) -> None:
+    """Run the one Python block of a page of ``docs/`` that contains this text."""
+    (block,) = (block for block in _blocks(name) if text in block)
+    exec(compile(block, f"{name}, block with {text}", "exec"), names)
+
+
 def run_blocks(name: str, names: dict[str, Any]) -> int:
     """Run the Python blocks of a page of ``docs/`` in their order; returns how many there are."""
-    blocks = re.findall(r"^```python\n(.*?)^```", (DOCS / name).read_text(encoding="utf-8"), re.M | re.S)
+    blocks = _blocks(name)
     for number, block in enumerate(blocks):
         exec(compile(block, f"{name}, block {number + 1}", "exec"), names)
     return len(blocks)

@@ -8,11 +8,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 import latentscore as ls
@@ -20,7 +27,7 @@ from factories import make_payload, make_scored
 from latentscore.api import models
 from latentscore.embed import WordVectorEmbedder
 from latentscore_data.core.export.maps import write_map
-from notebooks import code_cells, run_blocks, run_cells
+from notebooks import code_cells, run_block_with, run_blocks, run_cells
 from servers import ChatServer
 
 MAP = "data_work/.exports/map-text"
@@ -45,6 +52,22 @@ def write_a_map(folder: Path) -> None:
     write_map(
         folder, rows, "text", lambda batch: embedder.embed([r.vibe_original for r in batch]), embedder.fingerprint
     )
+
+
+@contextlib.contextmanager
+def served(app: Any) -> Iterator[str]:
+    """The address of an application that is served on a loopback port."""
+    import uvicorn
+
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(30)
 
 
 @pytest.fixture
@@ -76,6 +99,29 @@ def test_every_block_of_the_page_runs_in_its_order(
     assert repr(names["audio"]) == "Audio('Morning Coffee Shop', 10.0 s, stereo, 48000 Hz)"
     assert speaker.frames == (10 + 12 + 6) * 48_000
     assert sorted(path.name for path in Path().glob("*.flac")) == ["coffee.flac", "rain.flac"]
+
+
+@pytest.mark.long
+def test_the_web_service_of_the_page_plays_changes_and_forgets(speaker: Speaker) -> None:
+    names: dict[str, Any] = {"ls": ls, "asyncio": asyncio}
+    run_block_with("Starlette(", "runtime.md", names)
+    with served(names["app"]) as url:
+        with urllib.request.urlopen(f"{url}/sound?text=rain", timeout=60) as reply:
+            assert (reply.headers["Content-Type"], reply.read(4)) == ("audio/flac", b"fLaC")
+        with pytest.raises(urllib.error.HTTPError, match="400"):
+            urllib.request.urlopen(f"{url}/sound", timeout=60)
+        with urllib.request.urlopen(f"{url}/station/one", timeout=60) as station:
+            sound = station.read(44 + 4 * 48_000)
+            playing = names["stations"]["one"]
+            before = playing.config
+            urllib.request.urlopen(f"{url}/station/one", b"a storm at sea, very fast drums", timeout=60).close()
+            while playing.config == before:
+                assert station.read(4 * 4_800)
+        assert np.frombuffer(sound[44:], "<i2").any()
+        until = time.monotonic() + 30
+        while names["stations"] and time.monotonic() < until:
+            time.sleep(0.05)
+        assert not names["stations"]
 
 
 @pytest.mark.long

@@ -11,9 +11,9 @@ from latentscore.labels import FIELDS
 from latentscore.version import RENDERER_VERSION
 
 if TYPE_CHECKING:
-    from latentscore.api.answers import Answer, answer
+    from latentscore.api.answers import Answer
     from latentscore.api.compat import SAMPLE_RATE, RenderHooks, Streamable, StreamHooks, prefetch, save_wav
-    from latentscore.api.runtime import arender, render
+    from latentscore.api.runtime import answer, arender, render
     from latentscore.api.streaming import AudioStream, LiveStream, Playlist, Track, astream, live, stream
     from latentscore.audio import Audio, Metadata, read_audio, write_audio
     from latentscore.config import (
@@ -39,12 +39,12 @@ if TYPE_CHECKING:
     from latentscore.vibe_map import Match, VibeMap, load_map, lookup, starter_map, starter_pairs
 
 _NAMES = {
-    "api.answers": "Answer answer",
+    "api.answers": "Answer",
     "audio": "Audio Metadata read_audio write_audio",
     "config": "MusicConfig MusicConfigPrompt MusicConfigPromptPayload MusicConfigUpdate Step Palette PaletteColor "
     "convert_config parse_config parse_payload random_config schema_hash",
     "loudness": "integrated_lufs true_peak",
-    "api.compat": "render arender stream astream live prefetch save_wav RenderHooks StreamHooks SAMPLE_RATE Streamable Track",
+    "api.compat": "answer render arender stream astream live prefetch save_wav RenderHooks StreamHooks SAMPLE_RATE Streamable Track",
     "api.streaming": "Playlist AudioStream LiveStream",
     "synth.score": "Score compose",
     "synth.excerpt": "render_excerpt",

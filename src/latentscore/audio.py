@@ -56,6 +56,7 @@ class Metadata:
     config: MusicConfig | MusicConfigPrompt
     seed: int
     seconds: float
+    """The requested length; that of a loop differs, see :attr:`Audio.seconds`."""
     answered_by: str
     """``builtin/keywords``, the name of a model or map, or ``config`` if a config was given."""
     reasons: str = ""
@@ -78,7 +79,7 @@ class Metadata:
         return {"title": self.title, "software": f"latentscore {RENDERER_VERSION}", "comment": comment}
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Audio:
     """Stereo sound.
 
@@ -86,6 +87,7 @@ class Audio:
     name if they were requested. ``tags`` are the tags of the file or of the piece: rendered audio has ``config``,
     ``seed``, ``seconds`` and ``renderer`` (its version), which :func:`write_audio` writes. ``metadata`` is None for
     audio that was not rendered in this process. ``np.asarray(audio)`` returns the samples; a notebook shows a player.
+    Audio is equal if all of these are.
     """
 
     samples: Samples
@@ -118,12 +120,28 @@ class Audio:
         write_audio(path, self)
         return Path(path)
 
+    def to_bytes(self, format: str = "flac", subtype: str = "PCM_24") -> bytes:
+        """Return the content of the file that :func:`write_audio` writes; ``format`` is "wav", "flac" or "ogg". Raises
+        :class:`AudioError`."""
+        path = Path(f"audio.{format}")
+        kind = format_for(path, self.sample_rate)
+        check_finite(path, self.samples)
+        return sound_bytes(self, kind, subtype_for(kind, subtype))
+
     def play(self) -> None:
         """Play on this machine's loudspeakers and return when the audio has ended.
 
         Raises :class:`AudioError` without the extra ``play`` or an audio device.
         """
         play_samples(self.samples, self.sample_rate)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Audio):
+            return NotImplemented
+        same = (self.sample_rate, self.stems, self.tags, self.metadata) == (
+            other.sample_rate, other.stems, other.tags, other.metadata,
+        )  # fmt: skip
+        return same and np.array_equal(self.samples, other.samples)
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         return np.array(self.samples, dtype=dtype, copy=copy)
@@ -135,12 +153,9 @@ class Audio:
 
     def _repr_html_(self) -> str:
         """Return a player for notebooks, with the audio as embedded FLAC."""
-        import soundfile
-
-        flac = io.BytesIO()
-        soundfile.write(flac, self.samples, self.sample_rate, format="FLAC", subtype="PCM_16")
+        flac = self.to_bytes("flac", "PCM_16")
         title = f"<b>{html.escape(self.metadata.title)}</b><br>" if self.metadata else ""
-        source = f"data:audio/flac;base64,{base64.b64encode(flac.getvalue()).decode()}"
+        source = f"data:audio/flac;base64,{base64.b64encode(flac).decode()}"
         return f'<div>{title}<audio controls src="{source}"></audio></div>'
 
     def loudness_lufs(self) -> float:
@@ -164,8 +179,7 @@ def write_audio(path: Path | str, audio: Audio, tags: Mapping[str, Any] | None =
     """
     path = Path(path)
     format_for(path, audio.sample_rate)
-    if not np.isfinite(audio.samples).all():
-        raise AudioError(f"{path.name}: the samples are not finite")
+    check_finite(path, audio.samples)
     write_blocks(path, [audio.samples], audio.sample_rate, {**audio.tags, **(tags or {})}, subtype)
 
 
@@ -182,7 +196,7 @@ def write_blocks(
             if not raw.seekable():
                 raise io.UnsupportedOperation("it is a pipe; write a file instead")
             try:
-                encode(cast(BinaryIO, raw), blocks, sample_rate, kind, "VORBIS" if kind == "OGG" else subtype, texts)
+                encode(cast(BinaryIO, raw), blocks, sample_rate, kind, subtype_for(kind, subtype), texts)
             except (AssertionError, soundfile.LibsndfileError) as error:
                 # soundfile asserts that as many samples were written as given.
                 raise raw.failure or OSError(str(error) or "only a part of it was written") from error
@@ -233,6 +247,24 @@ def format_for(path: Path, sample_rate: int) -> str:
             "multiples of 10, such as 88200, 96000 and 192000"
         )
     return kind
+
+
+def subtype_for(kind: str, subtype: str) -> str:
+    """Return libsndfile's name of the sample format: ``subtype``, except in OGG files, which have only one."""
+    return "VORBIS" if kind == "OGG" else subtype
+
+
+def check_finite(path: Path, samples: Samples) -> None:
+    """Raise :class:`AudioError` unless all samples are finite."""
+    if not np.isfinite(samples).all():
+        raise AudioError(f"{path.name}: the samples are not finite")
+
+
+def sound_bytes(audio: Audio, kind: str, subtype: str, **options: Any) -> bytes:
+    """Return a sound file with the audio's tags; ``kind``, ``subtype`` and ``options`` are those of :func:`encode`."""
+    raw = io.BytesIO()
+    encode(raw, [audio.samples], audio.sample_rate, kind, subtype, file_tags("the sound", kind, audio.tags), **options)
+    return raw.getvalue()
 
 
 def encode(

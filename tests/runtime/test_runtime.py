@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
 import re
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,10 @@ import pytest
 
 import latentscore as ls
 from factories import make_payload
-from latentscore.api import models
+from latentscore.api import models, runtime
 from latentscore.decoding import SchemaDecoder
 from latentscore.forms import JSON
-from latentscore.installed import install
+from latentscore.installed import available_cores, install
 from latentscore.prompt import decoding_schema
 from servers import ChatServer
 from tiny_models import tiny_qwen3
@@ -145,12 +147,66 @@ def test_any_function_can_answer() -> None:
         return ls.render("fog", model=later, **SHORT)
 
     assert asyncio.run(in_a_notebook()).metadata.title == "By Function"  # type: ignore[union-attr]
+    assert ls.answer("fog", model=later).title == "By Function"
+    assert ls.answer("fog", map="starter").answered_by.startswith("map:")
+    for text in (
+        '{"tempo": "slow"}',
+        '{"title": "By Function", "config": {"tempo": "slow"}}',
+        '```json\n{"tempo": 0.3}\n```',
+    ):
+        assert ls.answer("fog", model=lambda _, text=text: text).config == ls.MusicConfig(tempo="slow")
+    for reply in (None, 5, ("slow",)):
+        with pytest.raises(ls.ModelError, match=f"returned {type(reply).__name__}; a model returns a payload"):
+            ls.answer("fog", model=lambda _, reply=reply: reply)  # type: ignore[arg-type, return-value]
     with pytest.raises(ls.ModelError, match="no usable answer: tempo"):
         ls.render("fog", model=lambda text: {"tempo": "slw"}, **SHORT)
     with pytest.raises(ls.ModelError, match="litellm:PROVIDER/MODEL"):
         ls.render("fog", model="gpt", **SHORT)
     with pytest.raises(ls.InvalidConfigError, match="needs a text"):
         ls.render(ls.MusicConfig(), model=later, **SHORT)
+
+
+def test_many_renders_leave_the_threads_of_the_event_loop_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    release, begun = threading.Event(), []
+
+    def slow(found: ls.Answer, seconds: float, *_: Any) -> ls.Audio:
+        begun.append(seconds)
+        assert release.wait(30)
+        return ls.Audio(np.zeros((1, 2), np.float32), 8_000)
+
+    monkeypatch.setattr(runtime, "render_answer", slow)
+
+    async def main() -> None:
+        tasks = [asyncio.create_task(ls.arender(ls.MusicConfig(), seconds=number)) for number in range(60)]
+        while len(begun) < available_cores():
+            await asyncio.sleep(0.01)
+        await asyncio.wait_for(asyncio.to_thread(int), 20)
+        assert len(begun) == available_cores()
+        for task in tasks[30:]:
+            task.cancel()
+        await asyncio.sleep(0)
+        release.set()
+        await asyncio.gather(*tasks[:30])
+
+    asyncio.run(main())
+    assert sorted(begun) == list(range(30))
+
+
+def test_slow_models_leave_the_threads_of_the_event_loop_free() -> None:
+    release, user = threading.Event(), contextvars.ContextVar("user", default="nobody")
+
+    def slow(text: str) -> ls.Answer:
+        assert release.wait(30)
+        return ls.Answer(ls.MusicConfig(), title=user.get())
+
+    async def main() -> list[ls.Audio]:
+        user.set("somebody")
+        tasks = [asyncio.create_task(ls.arender("fog", model=slow, **SHORT)) for _ in range(60)]
+        await asyncio.wait_for(asyncio.to_thread(int), 20)
+        release.set()
+        return await asyncio.gather(*tasks)
+
+    assert {audio.metadata.title for audio in asyncio.run(main()) if audio.metadata} == {"somebody"}
 
 
 @pytest.mark.parametrize("given", ["", "  ", 3, None, {}, {"config": 3}])
@@ -171,6 +227,10 @@ def test_audio_is_an_array_a_file_and_a_player(tmp_path: Path) -> None:
     assert "<b>&lt;b&gt;</b>" in shown
     assert 'src="data:audio/flac;base64,' in shown
     path = audio.save(tmp_path / "bell.flac")
+    assert path.read_bytes() == audio.to_bytes() != audio.to_bytes("wav")
+    assert ls.render("a <b>bell</b>", seed=3, **SHORT) == audio != ls.render("a <b>bell</b>", seed=4, **SHORT)
+    with pytest.raises(ls.AudioError, match=r"one of \.wav, \.flac, \.ogg"):
+        audio.to_bytes("mp3")
     import soundfile
 
     with soundfile.SoundFile(path) as file:
@@ -274,3 +334,28 @@ def test_importing_is_light_and_rendering_a_text_needs_the_base_install_only() -
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.splitlines() == ["", ""]
+
+
+@pytest.mark.long
+def test_after_prefetch_no_loop_is_loaded_or_compiled() -> None:
+    code = (
+        "import numpy as np, latentscore as ls\n"
+        "from numba.core.dispatcher import Dispatcher\n"
+        "ls.prefetch()\n"
+        "def late(dispatcher, signature): raise AssertionError(dispatcher.py_func, signature)\n"
+        "Dispatcher.compile = late\n"
+        "for number in range(40):\n"
+        "    config = ls.random_config(np.random.default_rng(number))\n"
+        "    ls.render(config, 12, number, (44_100, 48_000)[number % 2], stems=number % 3 == 0, loop=number % 3 == 1)\n"
+        "playing = ls.stream('a choir in a cathedral')\n"
+        "playing.read(4 * 48_000)\n"
+        "playing.update(config)\n"
+        "playing.stop(6)\n"
+        "print(len(playing.collect().samples) > 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.stdout.strip() == "True", done.stderr
+
+
+def test_type_checkers_find_the_annotations() -> None:
+    assert Path(ls.__file__).with_name("py.typed").is_file()

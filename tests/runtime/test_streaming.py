@@ -85,14 +85,55 @@ def test_a_stream_that_has_ended_makes_no_empty_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "hint"),
-    [("a storm", r"answer\(text\)\.config"), (ls.MusicConfigUpdate(tempo="slow"), r"apply\(config\)")],
+    "given", ["a storm", {"config": {"tempo": "fast"}}, ls.MusicConfig(tempo="fast"), ls.answer("a storm")]
 )
-def test_what_is_no_config_is_refused_with_the_call_that_makes_one(given: Any, hint: str) -> None:
+def test_a_command_takes_what_a_stream_takes(given: Any) -> None:
+    numbers = ls.answer(given).config
+    numbers = numbers.to_config() if isinstance(numbers, ls.MusicConfigPrompt) else numbers
+    for name in ("next", "update"):
+        playing, other = ls.stream(CALM, **LOW), ls.stream(CALM, **LOW)
+        getattr(playing, name)(given)
+        getattr(other, name)(numbers)
+        assert np.array_equal(playing.read(12 * RATE), other.read(12 * RATE))
+        assert playing.config == numbers
+
+
+def test_a_command_that_cannot_be_answered_is_refused() -> None:
     playing = ls.stream(CALM, **LOW)
-    for change in (playing.next, playing.update):
-        with pytest.raises(ls.InvalidConfigError, match=hint):
-            change(given)
+    for given in (3, None, "", ["fog"]):
+        for change in (playing.next, playing.update):
+            with pytest.raises(ls.InvalidConfigError):
+                change(given)  # type: ignore[arg-type]
+    with pytest.raises(ls.InvalidConfigError, match="not MusicConfigUpdate"):
+        playing.next(ls.MusicConfigUpdate(tempo="slow"))  # type: ignore[arg-type]
+
+
+def test_updates_before_the_same_bar_line_add_up() -> None:
+    playing, other = ls.stream(CALM, **LOW), ls.stream(CALM, **LOW)
+    playing.update(ls.MusicConfigUpdate(tempo=ls.Step(+1)))
+    playing.update(ls.MusicConfigUpdate(tempo=ls.Step(+1)))
+    playing.update({"brightness": "dark"})
+    other.update(ls.MusicConfigUpdate(tempo="fast", brightness="dark").apply(CALM))  # type: ignore[arg-type]
+    assert np.array_equal(playing.read(12 * RATE), other.read(12 * RATE))
+    playing.update(ls.MusicConfigUpdate(tempo=ls.Step(-1)))
+    playing.read(12 * RATE)
+    assert (playing.config.tempo, playing.config.brightness) == (0.5, ls.MusicConfig(brightness="dark").brightness)
+
+
+def test_an_update_of_the_piece_that_waits_keeps_its_beginning_and_seed() -> None:
+    playing, other = ls.stream(CALM, **LOW), ls.stream(CALM, **LOW)
+    playing.next(QUICK, bars=2, seed=5)
+    playing.update(ls.MusicConfigUpdate(brightness="dark"))
+    other.next(ls.answer(QUICK).updated({"brightness": "dark"}), bars=2, seed=5)
+    assert np.array_equal(playing.read(12 * RATE), other.read(12 * RATE))
+    assert playing.seed == 5
+
+
+def test_the_model_of_a_stream_answers_its_commands() -> None:
+    playing = ls.stream("calm", model=lambda text: {"calm": CALM, "quick": QUICK}[text], **LOW)
+    playing.next("quick", bars=1)
+    playing.read(12 * RATE)
+    assert playing.config == QUICK
 
 
 def test_one_item_without_seconds_goes_on_until_it_is_stopped(tmp_path: Path) -> None:
@@ -103,7 +144,7 @@ def test_one_item_without_seconds_goes_on_until_it_is_stopped(tmp_path: Path) ->
     assert len(playing.read(100)) == 100
     playing.next(QUICK, bars=0)
     playing.stop(0.5)
-    assert sum(len(block) for block in playing) < 2 * RATE
+    assert 0.5 < playing.collect().seconds < 2
     assert ls.read_audio(ls.stream(CALM, seconds=1, **LOW).save(tmp_path / "a.wav")).seconds == 1
 
 
@@ -127,6 +168,18 @@ def test_blocks_come_in_async_code() -> None:
 
     assert asyncio.run(heard()) == RATE
 
+    async def steered() -> set[float]:
+        tempos, playing = set(), ls.stream(CALM, **LOW)
+        async for _ in playing:
+            tempos.add(playing.config.tempo)
+            if not playing.seconds < 1:
+                await asyncio.to_thread(playing.update, ls.MusicConfigUpdate(tempo="fast"))
+            if playing.seconds > 12:
+                playing.stop(0.5)
+        return tempos
+
+    assert asyncio.run(steered()) == {CALM.tempo, 0.7}
+
 
 @pytest.mark.long
 def test_a_generator_steers_a_stream_while_it_plays() -> None:
@@ -145,6 +198,7 @@ def test_a_generator_steers_a_stream_while_it_plays() -> None:
             time.sleep(0.3)
             yield item
 
+    assert sum(map(len, ls.live([CALM], **LOW))) == 10 * RATE + ls.stream(CALM, **LOW).block_frames
     sounds = [ls.live(one, transition=0.5, **LOW).collect(8) for one in (source(), source_async(), source_late())]
     for audio in sounds:
         assert audio.seconds == 8

@@ -26,7 +26,7 @@ from latentscore.vibe_map import VibeMap, load_map, lookup, text_in
 
 Config = MusicConfig | MusicConfigPrompt
 Given = str | MusicConfigPromptPayload | Config | Mapping[str, Any]
-"""The types that :func:`answer` accepts."""
+"""The types that :func:`to_answer` accepts, besides :class:`Answer`."""
 
 UNTITLED = "Untitled"
 GIVEN = "config"
@@ -46,16 +46,14 @@ class Answer:
 
     def updated(self, update: MusicConfigUpdate | Mapping[str, Any] | None) -> Answer:
         """Return the answer with a changed config. Raises :class:`InvalidConfigError`."""
-        if update is None:
-            return self
-        if isinstance(update, Mapping):
-            update = MusicConfigUpdate(**{str(name): value for name, value in update.items()})
-        if not isinstance(update, MusicConfigUpdate):
-            raise InvalidConfigError("update", f"must be a MusicConfigUpdate or a mapping, not {type(update).__name__}")
-        return replace(self, config=update.apply(self.config))
+        return self if update is None else replace(self, config=to_update(update).apply(self.config))
 
 
-def answer(given: Given | Answer, vibe_map: VibeMap | str | Path | None = None) -> Answer:
+ANSWERABLE = (str, Mapping, MusicConfig, MusicConfigPrompt, MusicConfigPromptPayload, Answer)
+"""The types that :func:`to_answer` accepts, for ``isinstance``."""
+
+
+def to_answer(given: Given | Answer, vibe_map: VibeMap | str | Path | None = None) -> Answer:
     """Return the answer for ``given``.
 
     A text is answered by the offline model, or looked up in ``vibe_map`` (a map, its folder or file, or "starter"),
@@ -77,11 +75,25 @@ def answer(given: Given | Answer, vibe_map: VibeMap | str | Path | None = None) 
     raise InvalidConfigError("what", f"must be a text, a payload, a config or a mapping, not {type(given).__name__}")
 
 
+def is_payload(given: Mapping[str, Any]) -> bool:
+    """Return whether a mapping holds a config, or a row's payload, instead of fields."""
+    return not {"config", "config_payload"}.isdisjoint(given)
+
+
+def to_update(given: MusicConfigUpdate | Mapping[str, Any]) -> MusicConfigUpdate:
+    """Return the changes of a mapping of fields. Raises :class:`InvalidConfigError`."""
+    if isinstance(given, Mapping):
+        return MusicConfigUpdate(**{str(name): value for name, value in given.items()})
+    if not isinstance(given, MusicConfigUpdate):
+        raise InvalidConfigError("update", f"must be a MusicConfigUpdate or a mapping, not {type(given).__name__}")
+    return given
+
+
 def _read(text: str) -> Answer:
     if not text.strip():
         raise InvalidConfigError("text", 'it is empty; give at least one word, such as "rain on a tin roof"')
     payload = payload_for(text, temperature=0.0, seed=0, sample_idx=0)
-    return replace(answer(payload), answered_by=OFFLINE_MODEL, text=text)
+    return replace(to_answer(payload), answered_by=OFFLINE_MODEL, text=text)
 
 
 def _looked_up(text: str, vibe_map: VibeMap | str | Path) -> Answer:

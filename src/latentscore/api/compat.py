@@ -19,9 +19,13 @@ from latentscore.audio import Audio
 from latentscore.config import MusicConfigUpdate
 from latentscore.errors import InvalidConfigError, ModelError
 from latentscore.json_search import JsonObject
+from latentscore.labels import FIELDS
 
 SAMPLE_RATE = streaming.RATE
 """Default sample rate in hertz."""
+
+_REGISTERS = ("register_min_oct", "register_max_oct")
+"""Fields whose labels cannot be combined freely."""
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
@@ -110,7 +114,7 @@ def render(what: Any, *places: Any, hooks: RenderHooks | None = None, **given: A
     try:
         hooks.call("on_start")
         hooks.call("on_model_start", model)
-        found = runtime.answer_for(what, *(named.pop(name, None) for name in ("update", "map", "model")))
+        found = runtime.answer(what, **{name: named.pop(name, None) for name in ("update", "map", "model")})
         hooks.call("on_model_end", model)
         hooks.call("on_synth_start")
         audio = runtime.render(found, *places, **named)
@@ -122,6 +126,7 @@ def render(what: Any, *places: Any, hooks: RenderHooks | None = None, **given: A
     return audio
 
 
+answer = _public(runtime.answer)
 arender = _public(runtime.arender)
 
 
@@ -143,7 +148,7 @@ def _resolved(at: int, item: Any, how: JsonObject, hooks: StreamHooks) -> Any:
     content = item.content if isinstance(item, streaming.Track) else item
     hooks.call("on_item_resolve_start", at, item)
     try:
-        found = content if isinstance(content, MusicConfigUpdate) else runtime.answer_for(content, **how)
+        found = content if isinstance(content, MusicConfigUpdate) else runtime.answer(content, **how)
     except Exception as error:
         hooks.call("on_item_resolve_error", at, item, error, None)
         hooks.call("on_error", error)
@@ -186,11 +191,20 @@ Streamable = Track
 
 
 def prefetch(*models: str) -> None:
-    """Load the data and code that the first render needs; nothing is downloaded. Raises :class:`ModelError`."""
+    """Load all data and code of the offline model and the synthesizer, so that no later render or stream waits for it.
+
+    Takes about two seconds, and about ten seconds more when it compiles the synthesizer, once per machine. A process
+    that forks workers calls it before the fork. Nothing is downloaded. Raises :class:`ModelError` for an unknown model.
+    """
     for model in models or ("fast",):
         if (named := translated({"model": model})["model"]) is not None:
             make_model(named)
-    runtime.render("rain", 0.5)
+    runtime.answer("rain")
+    # Loops are loaded at their first call, and each is called by some label of some field.
+    for at in range(max(len(spec.labels) for spec in FIELDS.values())):
+        labels = {name: spec.labels[at % len(spec.labels)] for name, spec in FIELDS.items() if name not in _REGISTERS}
+        runtime.render(labels, 10.0, sample_rate=8_000)
+    streaming.stream({"bass": "drone"}).read(1)
 
 
 def save_wav(path: Path | str, audio: Audio) -> str:

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
 import json
 import os
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from latentscore.api.answers import Answer, Given, answer, payload_text
+from latentscore.api.answers import ANSWERABLE, Answer, Given, payload_text, to_answer
 from latentscore.config import MusicConfigPromptPayload, parse_payload
 from latentscore.decoding import Prompt, SchemaDecoder
 from latentscore.errors import InvalidConfigError, ModelError
 from latentscore.forms import form_of, prompt_messages
 from latentscore.installed import install
-from latentscore.json_search import search
+from latentscore.json_search import JsonObject, search
 
-Reply = Given | str
-"""What a model may return: a payload, a config, a mapping, or JSON text."""
+Reply = Given | Answer
+"""What a model may return: a payload, a config, a mapping, an answer, or JSON text of one of the first three."""
 
 Model = str | Callable[[str], Reply | Awaitable[Reply]]
+
+
+Parsed = TypeVar("Parsed")
 
 
 def ask(what: Given | Answer, model: Model) -> Answer:
@@ -43,8 +47,18 @@ async def ask_async(what: Given | Answer, model: Model) -> Answer:
     function = make_model(model)
     if inspect.iscoroutinefunction(function):
         return _answered(await function(text), model, text)
-    reply = await asyncio.to_thread(function, text)
+    context, pool = contextvars.copy_context(), _model_threads(os.getpid())
+    reply = await asyncio.get_running_loop().run_in_executor(pool, lambda: context.run(function, text))
     return _answered(await reply if inspect.isawaitable(reply) else reply, model, text)
+
+
+@cache
+def _model_threads(process: int) -> ThreadPoolExecutor:
+    """Return the threads that call functions in async code in a process; a forked process cannot use those of its parent.
+
+    The event loop's own threads would be occupied by slow calls, and streams would wait for them.
+    """
+    return ThreadPoolExecutor(thread_name_prefix="latentscore-model")
 
 
 def make_model(model: Model) -> Callable[[str], Any]:
@@ -84,8 +98,12 @@ def _run(reply: Awaitable[Any]) -> Any:
 
 def _answered(reply: Any, model: Model, text: str) -> Answer:
     name = name_of(model)
+    if not isinstance(reply, ANSWERABLE):
+        raise ModelError(
+            f"{name} returned {type(reply).__name__}; a model returns a payload, a config, a mapping or JSON text"
+        )
     try:
-        found = answer(read_payload(reply) if isinstance(reply, str) else reply)
+        found = first_usable(reply, to_answer) if isinstance(reply, str) else to_answer(reply)
     except InvalidConfigError as error:
         raise ModelError(f"{name} gave no usable answer: {error}") from error
     return replace(found, answered_by=name, text=text)
@@ -115,7 +133,7 @@ def ask_hosted(name: str, text: str) -> MusicConfigPromptPayload:
             raise ModelError(f"the call of {name} failed: {_shown(error)}") from None
         said = str(reply.choices[0].message.content or "") if reply.choices else ""
         try:
-            return read_payload(said)
+            return first_usable(said, parse_payload)
         except InvalidConfigError as error:
             fault = str(error)
         messages += [
@@ -128,14 +146,14 @@ def ask_hosted(name: str, text: str) -> MusicConfigPromptPayload:
     raise ModelError(f"{name} gave no usable answer: {fault}")
 
 
-def read_payload(said: str) -> MusicConfigPromptPayload:
-    """Return the most likely payload in a model's reply. Raises :class:`InvalidConfigError` with the error of the most
-    likely object."""
+def first_usable(said: str, parse: Callable[[JsonObject], Parsed]) -> Parsed:
+    """Return the most likely JSON object in a model's reply that ``parse`` accepts. Raises :class:`InvalidConfigError`
+    with the error of the most likely object."""
     fault: InvalidConfigError | None = None
     found = search(said)
     for one in (*found.said, *found.thoughts):
         try:
-            return parse_payload(one.value)
+            return parse(one.value)
         except InvalidConfigError as error:
             fault = fault or error
     raise fault or InvalidConfigError("answer", "it contains no JSON object")

@@ -1,18 +1,22 @@
-"""``render`` and ``arender``: audio from a text, a payload or a config."""
+"""``answer``, ``render`` and ``arender``: a config or audio from a text, a payload or a config."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from latentscore.api.answers import Answer, Given, answer
+from latentscore.api.answers import Answer, Given, to_answer
 from latentscore.api.models import Model, ask, ask_async
 from latentscore.audio import Audio, Metadata
 from latentscore.config import MusicConfigUpdate
 from latentscore.errors import InvalidConfigError
+from latentscore.installed import available_cores
 from latentscore.synth.render import render as render_config
 from latentscore.vibe_map import VibeMap
 
@@ -36,7 +40,8 @@ def render(
 
     ``seconds`` is 0.5 to 600, ``seed`` has up to 64 bits, ``sample_rate`` is 8,000 to 192,000 Hz. The same config and
     arguments always give the same bytes. The result is stereo, at -16 LUFS with a true peak below -1 dBFS. With
-    ``stems``, ``Audio.stems`` holds each layer with its echo and reverb. With ``loop``, the result has whole bars, with
+    ``stems``, ``Audio.stems`` holds each layer with its echo and reverb; they add up to the mix before tone, drive,
+    loudness and limiter, and have another level. With ``loop``, the result has whole bars, with
     a length as close to ``seconds`` as possible, and repeats without a seam. ``audio.metadata`` names the source of the
     config and the reasons.
 
@@ -47,7 +52,7 @@ def render(
     Raises :class:`InvalidConfigError`, which names the argument or the field, :class:`MapError` and
     :class:`ModelError`.
     """
-    return render_answer(answer_for(what, update, map, model), seconds, seed, sample_rate, stems, loop, threads)
+    return render_answer(answer(what, map, model, update), seconds, seed, sample_rate, stems, loop, threads)
 
 
 async def arender(
@@ -63,23 +68,44 @@ async def arender(
     model: Model | None = None,
     threads: int = 2,
 ) -> Audio:
-    """Run :func:`render` in a thread. A model that is an async function is awaited in the running event loop."""
+    """Run :func:`render` without blocking the event loop. A model that is an async function is awaited in that loop.
+
+    A process renders as many pieces at once as it has cores; further calls wait. A call that is cancelled while it
+    waits is not rendered; a render that has begun continues in its thread.
+    """
     _one_of(map, model)
-    found = await ask_async(what, model) if model is not None else await asyncio.to_thread(answer, what, map)
-    return await asyncio.to_thread(
-        render_answer, found.updated(update), seconds, seed, sample_rate, stems, loop, threads
+    found = await ask_async(what, model) if model is not None else await asyncio.to_thread(to_answer, what, map)
+    return await asyncio.get_running_loop().run_in_executor(
+        _render_threads(os.getpid()),
+        render_answer,
+        found.updated(update),
+        seconds,
+        seed,
+        sample_rate,
+        stems,
+        loop,
+        threads,
     )
 
 
-def answer_for(
+@cache
+def _render_threads(process: int) -> ThreadPoolExecutor:
+    """Return the threads of :func:`arender` in a process; a forked process cannot use those of its parent.
+
+    The event loop's own threads would be occupied by renders, and streams would wait for them.
+    """
+    return ThreadPoolExecutor(available_cores(), "latentscore-render")
+
+
+def answer(
     what: Given | Answer,
-    update: MusicConfigUpdate | Mapping[str, Any] | None = None,
     map: VibeMap | str | Path | None = None,
     model: Model | None = None,
+    update: MusicConfigUpdate | Mapping[str, Any] | None = None,
 ) -> Answer:
-    """Return the answer (config, title and reasons) that :func:`render` renders for the same arguments."""
+    """Return the answer (config, title, reasons and palettes) that :func:`render` renders for the same arguments."""
     _one_of(map, model)
-    found = ask(what, model) if model is not None else answer(what, map)
+    found = ask(what, model) if model is not None else to_answer(what, map)
     return found.updated(update)
 
 

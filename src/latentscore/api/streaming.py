@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
+import math
 import queue
 import threading
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,18 +16,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latentscore.api.answers import Answer, Given
+from latentscore.api.answers import ANSWERABLE, Answer, Given, is_payload, to_update
 from latentscore.api.models import Model
-from latentscore.api.runtime import answer_for
+from latentscore.api.runtime import answer
 from latentscore.audio import Audio, Metadata, format_for, make_folder, write_blocks
-from latentscore.config import MusicConfig, MusicConfigPrompt, MusicConfigPromptPayload, MusicConfigUpdate
+from latentscore.config import MusicConfig, MusicConfigUpdate
 from latentscore.errors import InvalidConfigError
 from latentscore.labels import beats_per_minute
 from latentscore.playback import play_blocks
-from latentscore.synth.engine import checked_frames, checked_span
+from latentscore.synth.engine import checked_config, checked_frames, checked_span
+from latentscore.synth.notes import Piece
 from latentscore.synth.render import finish
 from latentscore.synth.space import STEP
-from latentscore.synth.stream import MOST_BARS, Stream
+from latentscore.synth.stream import MOST_BARS, Stream, predicted_lufs
 from latentscore.vibe_map import VibeMap
 
 Block = NDArray[np.float32]
@@ -59,17 +62,7 @@ class Track:
 
 Item = Given | Answer | Track | MusicConfigUpdate
 
-ONE_ITEM = (
-    str,
-    bytes,
-    Mapping,
-    MusicConfig,
-    MusicConfigPrompt,
-    MusicConfigPromptPayload,
-    Answer,
-    Track,
-    MusicConfigUpdate,
-)
+ONE_ITEM = (*ANSWERABLE, bytes, Track, MusicConfigUpdate)
 """Types of a single item, although some of them are iterable."""
 
 
@@ -104,7 +97,10 @@ class AudioStream(Stream):
 
     A track begins at the first bar line after the previous one has played for its seconds, with a cross-fade of about
     its ``transition``. ``seconds`` is the length of the stream, with a fade-out; without it the last track is endless.
-    ``update``, ``next`` and ``stop`` of :class:`Stream` work at any time.
+
+    ``update``, ``next`` and ``stop`` may be called at any time and from any thread; only one thread may read. The first
+    two take effect at the next bar line that is at least 0.65 s ahead. They answer a text and measure the new sound,
+    which takes up to half a second. ``async for block in stream`` reads in a thread of the event loop's executor.
     """
 
     def __init__(
@@ -114,7 +110,9 @@ class AudioStream(Stream):
         seed: int = 0,
         sample_rate: int = RATE,
         block_frames: int = BLOCK_FRAMES,
+        find: Callable[[Given | Answer], Answer] = answer,
     ) -> None:
+        self._find = find
         self.answers = [found for found, _, _ in tracks]
         super().__init__(self.answers[0].config, seed, sample_rate, block_frames)
         ends = np.cumsum([length for _, length, _ in tracks]) * self.sample_rate
@@ -142,7 +140,7 @@ class AudioStream(Stream):
         at = self.position
         while self._coming and self._coming[0][0] <= at:
             _, found, transition = self._coming.pop(0)
-            self.next(found.config, bars=bars_of(transition, self.config))
+            super().next(found.config, bars=bars_of(transition, self.config))
         due = [self._coming[0][0]] if self._coming else []
         if self._total is not None:
             # At least two engine blocks, of which one may have been rendered already.
@@ -154,6 +152,43 @@ class AudioStream(Stream):
                 # Frames that were rendered already cannot be faded; the fade ends with the audio.
                 self.stop(max(self._total - self._made, 1) / self.sample_rate)
         return min(due, default=2**62) - at if due else 2**62
+
+    def update(self, config: Given | Answer | MusicConfigUpdate, bars: float | None = None) -> None:
+        """Continue with another config at the same position of the piece; reverb tails are kept.
+
+        A :class:`MusicConfigUpdate` or a mapping of fields changes the current config, or the one of an earlier command
+        that waits for its bar line, so updates add up. Everything else is answered as by :func:`stream` and replaces
+        what waits. A large change cross-fades with equal power over 1 to 4 bars, or over ``bars`` (0 to 64); after a
+        small one, held notes decay within a bar. Raises the errors of :func:`render`.
+        """
+        if isinstance(config, MusicConfigUpdate) or (isinstance(config, Mapping) and not is_payload(config)):
+            self._change_by(to_update(config), bars)
+        else:
+            super().update(self._find(config).config, bars)
+
+    def _change_by(self, update: MusicConfigUpdate, bars: float | None) -> None:
+        waiting = self._change
+        changed = update.apply(self.config if waiting is None else waiting.piece.config)
+        if waiting is not None and waiting.restarts:
+            # Measured first, because the waiting piece may begin in this time; restarting it would be audible.
+            predicted_lufs(Piece(checked_config(changed), math.inf, waiting.piece.seed))
+            if self._change is waiting:
+                super().next(changed, waiting.bars if bars is None else bars, waiting.piece.seed)
+                return
+        super().update(changed, bars)
+
+    def next(self, config: Given | Answer, bars: float = 4, seed: int | None = None) -> None:
+        """Begin another piece, with an equal-power cross-fade over ``bars`` (0 to 64) bars of the current one.
+
+        ``config`` is answered as by :func:`stream`; without ``seed`` the piece has the seed of the current
+        one. Raises the errors of :func:`render`.
+        """
+        super().next(self._find(config).config, bars, seed)
+
+    async def __aiter__(self) -> AsyncIterator[Block]:
+        """Yield the blocks of the rest of the stream without blocking the event loop."""
+        while len(block := await asyncio.to_thread(self.read, self.block_frames)):
+            yield block
 
     def end_at(self, seconds: float) -> None:
         """Fade out and end ``seconds`` after the beginning of the stream."""
@@ -173,7 +208,7 @@ class AudioStream(Stream):
 
     def _rest(self, seconds: float | None) -> Iterator[Block]:
         """Return an iterator of the rest of the stream, or of its next ``seconds``. Raises as :meth:`collect`."""
-        if seconds is None and self._total is None:
+        if seconds is None and self._total is None and self._ends is None:
             raise InvalidConfigError("seconds", "this stream has no end; give the number of seconds to collect")
         frames = 2**62 if seconds is None else round(checked_span("seconds", seconds) * self.sample_rate)
         first = self.read(min(frames, self.block_frames))
@@ -247,22 +282,22 @@ def stream(
     tracks = [one if isinstance(one, Track) else Track(one, share, fade) for one in flat]
     if seconds is None and (len(flat) > 1 or named):
         seconds = sum(track.seconds for track in tracks)
+    find = functools.partial(answer, map=map, model=model, update=update)
     answers: list[Answer] = []
     for track in tracks:
         if not isinstance(track.content, MusicConfigUpdate):
-            answers.append(answer_for(track.content, update, map, model))
+            answers.append(find(track.content))
         elif answers:
             answers.append(answers[-1].updated(track.content))
         else:
             raise InvalidConfigError("items", "the first item must be something to play")
     parts = [(found, track.seconds, track.transition) for found, track in zip(answers, tracks, strict=True)]
-    return AudioStream(parts, seconds, seed, sample_rate, block_frames)
+    return AudioStream(parts, seconds, seed, sample_rate, block_frames, find)
 
 
 async def astream(*items: Item | Sequence[Item], **options: Any) -> AsyncIterator[Block]:
-    """Yield the blocks of :func:`stream` without blocking the event loop."""
-    playing = await asyncio.to_thread(stream, *items, **options)
-    while len(block := await asyncio.to_thread(playing.read, playing.block_frames)):
+    """Yield the blocks of :func:`stream` without blocking the event loop, as fast as they are rendered."""
+    async for block in await asyncio.to_thread(stream, *items, **options):
         yield block
 
 
@@ -297,6 +332,9 @@ class LiveStream:
         :class:`InvalidConfigError` for a source without items.
         """
         return self._blocks(seconds, patient=False)
+
+    def __iter__(self) -> Iterator[Block]:
+        return self.blocks()
 
     def _blocks(self, seconds: float | None, patient: bool) -> Iterator[Block]:
         """Yield audio blocks; with ``patient``, wait for the source's next item instead of continuing the current one."""
@@ -391,7 +429,7 @@ class LiveStream:
         hold = 0.0
         if isinstance(item, Track):
             item, hold = item.content, item.seconds
-        found = item if isinstance(item, MusicConfigUpdate) else answer_for(item, **self._options)
+        found = item if isinstance(item, MusicConfigUpdate) else answer(item, **self._options)
         self._wanted.acquire()
         return self._put((found, hold))
 

@@ -22,7 +22,7 @@ from latentscore.synth.score import Score, closing_beat
 from latentscore.synth.signal import Stereo, ramp_stereo, sine, sweep_stereo
 from latentscore.synth.styles import LEVELS_DB, style_of
 
-COMPILING = "compiling the sound loops, once on this machine (about ten seconds) ..."
+COMPILING = "compiling the sound loops that are new on this machine, once (up to ten seconds) ..."
 
 TARGET_LUFS = -16.0
 CEILING = 10.0 ** (-1.2 / 20.0)

@@ -174,7 +174,7 @@ def _burst(
     opened = min(max(hit.open, 0.4), 1.0 if kind == HIGH else 2.0)
     cutoff = min(cutoff_hz * opened**0.6, 0.42 * hit.sample_rate)
     white = noise(frames, 1000 * salt + hit.seed)
-    tone = filter_mono(white, cutoff, cutoff, resonance, kind, float(hit.sample_rate))
+    tone = filter_mono(white, cutoff, cutoff, float(resonance), kind, float(hit.sample_rate))
     return tone * _fall(_time(hit, frames), ring)
 
 

@@ -18,12 +18,13 @@ import numpy as np
 
 import latentscore
 from latentscore import MusicConfig, MusicConfigPrompt, parse_config
+from latentscore.audio import sound_bytes
 from latentscore.installed import available_cores
 from latentscore.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings
 from latentscore_data.core.base.workers import WorkerPool
 from latentscore_data.core.scoring.cache import ScoreCache
-from latentscore_data.core.scoring.clips import Clip, flac_bytes, make_clip, mp3_bytes, sound_bytes
+from latentscore_data.core.scoring.clips import Clip, flac_bytes, make_clip, mp3_bytes
 from latentscore_data.core.scoring.renderer import Rendered, RenderRequest, embedders_of, make_worker
 from latentscore_data.core.scoring.types import Scorer
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydantic import Base64Bytes
 
 from latentscore import Audio
-from latentscore.audio import encode, file_tags
+from latentscore.audio import sound_bytes
 from latentscore_data.core.base.jsonl import replace_bytes
 
 PEAKS = 96
@@ -62,15 +60,6 @@ def mp3_bytes(audio: Audio, compression: float = MP3_COMPRESSION) -> bytes:
 
 def flac_bytes(audio: Audio) -> bytes:
     return sound_bytes(audio, "FLAC", "PCM_24")
-
-
-def sound_bytes(audio: Audio, kind: str, subtype: str, **options: Any) -> bytes:
-    """Return a sound file with the audio's tags; format and sample type have libsndfile's names."""
-    buffer = io.BytesIO()
-    encode(
-        buffer, [audio.samples], audio.sample_rate, kind, subtype, file_tags("the sound", kind, audio.tags), **options
-    )
-    return buffer.getvalue()
 
 
 def without_tags(mp3: bytes) -> bytes:
