@@ -39,7 +39,8 @@ def read_whole(path: Path, most: int = MOST_BYTES) -> bytes:
     with open_file(path) as file:
         content = file.read(most + 1)
     if len(content) > most:
-        raise OSError(errno.EFBIG, f"it is longer than {most / 2**20:g} MiB", str(path))
+        # Not EFBIG: that number belongs to writing, and is reported as a disk without space.
+        raise OSError(errno.EINVAL, f"it is longer than {most / 2**20:g} MiB", str(path))
     return content
 
 

@@ -281,6 +281,14 @@ def test_the_current_folder_is_not_replaced(root: Path, tmp_path: Path, monkeypa
     assert sorted(path.name for path in here.iterdir()) == ["chat"]
 
 
+@pytest.mark.parametrize("kind", ["dataset", "chat"])
+def test_the_next_step_installs_datasets_if_it_is_missing(root: Path, monkeypatch, kind: str) -> None:
+    fill(root)
+    for found, begin in ((True, "python -c "), (None, f"{install('hub')} && python -c ")):
+        monkeypatch.setattr("latentscore_data.core.stages.export.find_spec", lambda name, found=found: found)
+        assert json.loads(run(root, kind, "--overwrite", "--json"))["next_step"].startswith(begin)
+
+
 def test_a_target_that_is_a_link_stays_one(root: Path, tmp_path: Path) -> None:
     fill(root)
     link, real = tmp_path / "link", tmp_path / "elsewhere" / "real"

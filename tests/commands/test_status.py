@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from conftest import Lsdata
+from latentscore_data.core.base.settings import Settings, load_settings
 
 
 def states(lsdata: Lsdata) -> dict[str, str]:
@@ -70,3 +72,17 @@ def test_the_rows_of_vibes_are_its_rows_and_what_is_left_out_stands_behind_the_p
     out = lsdata_here("run-all", "--dry-run")
     assert out.stderr == ""
     assert "train is skipped: train.skip is set" in out.stdout.splitlines()[-1]
+
+
+def test_the_settings_are_loaded_once_for_parts_with_the_same_flags(lsdata_here: Lsdata, monkeypatch) -> None:
+    for command in ("download --dataset builtin --sample-size 3", "vibes", "configs --n 1 --limit 1 --split TEST"):
+        assert lsdata_here(*command.split()).returncode == 0
+    loaded: list[object] = []
+
+    def load(*args: Any, **flags: Any) -> Settings:
+        loaded.append(flags)
+        return load_settings(*args, **flags)
+
+    monkeypatch.setattr("latentscore_data.commands._options.load_settings", load)
+    assert states(lsdata_here)["score"] == "fresh"
+    assert len(loaded) == 3, "without flags, with those of download, and with those of both parts of configs"

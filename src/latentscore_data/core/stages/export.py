@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -281,8 +282,14 @@ def run_export_dataset(settings: Settings, *, out: Path | None = None, overwrite
             **converted,
             **({"cannot be pushed yet": "; ".join(missing)} if missing else {}),
         },
-        "python -c \"import datasets; print(datasets.load_dataset('{target}'))\"",
+        _load_with_datasets("'{target}'"),
     )
+
+
+def _load_with_datasets(arguments: str) -> str:
+    """Return the command that loads an export with ``datasets``; it installs that package first if it is missing."""
+    load = f'python -c "import datasets; print(datasets.load_dataset({arguments}))"'
+    return load if find_spec("datasets") else f"{install('hub')} && {load}"
 
 
 def _answers(settings: Settings, workspace: Workspace) -> list[Preference]:
@@ -363,7 +370,7 @@ def run_export_chat(settings: Settings, *, out: Path | None = None, overwrite: b
     return export.summary(
         sum(messages.values()),
         {"messages": sum(messages.values()), "preference pairs": sum(pairs.values())},
-        "python -c \"import datasets; print(datasets.load_dataset('{target}', 'sft'))\"",
+        _load_with_datasets("'{target}', 'sft'"),
     )
 
 

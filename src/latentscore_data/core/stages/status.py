@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,10 +39,11 @@ def look(settings: Settings, workspace: Workspace, reload: Reload) -> list[Stage
     """Return every stage's state. A stage with a valid manifest and unchanged inputs and settings is fresh."""
     facts: dict[Path, FileFact] = {}
     found: list[StageStatus] = []
+    as_typed = _reloaded(settings, reload)
     for stage in STAGES:
         try:
             one = stage_named(stage)
-            parts = [_as_run(part, one, settings, workspace, reload) for part in one.files(settings, workspace)]
+            parts = [_as_run(part, one, workspace, as_typed) for part in one.files(settings, workspace)]
         except InputError as error:  # an input, such as a folder of texts, was deleted
             found.append(StageStatus(stage, "stale", [error.message]))
             continue
@@ -53,7 +55,22 @@ def look(settings: Settings, workspace: Workspace, reload: Reload) -> list[Stage
     return found
 
 
-def _as_run(part: StageFiles, stage: Stage, settings: Settings, workspace: Workspace, reload: Reload) -> StageFiles:
+def _reloaded(settings: Settings, reload: Reload) -> Callable[[JsonObject], Settings]:
+    """Return a function from the flags of a run to the settings with them, which loads each set of flags once."""
+    loaded: dict[str, Settings] = {}
+
+    def load(typed: JsonObject) -> Settings:
+        key = json.dumps(typed, sort_keys=True)
+        if key not in loaded:
+            loaded[key] = reload(**typed, paths={"root": settings.paths.root})
+        return loaded[key]
+
+    return load
+
+
+def _as_run(
+    part: StageFiles, stage: Stage, workspace: Workspace, as_typed: Callable[[JsonObject], Settings]
+) -> StageFiles:
     """Return a part of a stage under the settings of its last run, with the flags of that run.
 
     Each part has its own flags: an interrupted or running stage has written the manifest of its first part only.
@@ -61,7 +78,7 @@ def _as_run(part: StageFiles, stage: Stage, settings: Settings, workspace: Works
     typed = (read_manifest(part.manifest) or {}).get("typed", {})
     if not typed:
         return part
-    again = stage.files(reload(**typed, paths={"root": settings.paths.root}), workspace)
+    again = stage.files(as_typed(typed), workspace)
     return next((one for one in again if one.manifest == part.manifest), part)
 
 
