@@ -317,9 +317,8 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
     left_out = {**dict.fromkeys(("skip", "modal", "on"), True), **unnamed(settings.train)}
     decisive = settings.train.model_dump(mode="json", exclude=left_out)
     versions = {"prompt": config_prompt_hash(settings.prompts)}
-    return [
-        StageFiles("train", workspace.train_dir / "manifest.json", sorted(inputs), decisive, versions, settings.typed)
-    ]
+    flags = settings.typed, settings.replaced
+    return [StageFiles("train", workspace.train_dir / "manifest.json", sorted(inputs), decisive, versions, *flags)]
 
 
 def preflight(settings: Settings) -> list[LsdataError]:
