@@ -325,6 +325,8 @@ def with_errors_shown(work: Callable[[], None], name: str) -> None:
                 "free some disk space or choose another folder with --root, then run the same command again",
                 OutputError.exit_code,
             )
+        if not _working_folder_exists():
+            _report("the working folder was deleted", "cd to a folder that exists", OutputError.exit_code)
         if error.filename is None:
             _report_bug(error)
         # A path that was removed, is locked or is not a file: the system's message is clearer than a traceback.
@@ -338,6 +340,14 @@ def with_errors_shown(work: Callable[[], None], name: str) -> None:
         if type(bug).__module__.startswith(("typer", "click")):
             raise
         _report_bug(bug)
+
+
+def _working_folder_exists() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _report_bug(bug: Exception) -> NoReturn:
