@@ -12,6 +12,11 @@ MOST_BYTES = 2**28
 """The longest file that is read completely, 256 MiB. The JSON documents of a workspace are much smaller."""
 
 
+def user_path(path: Path | str) -> Path:
+    """Return the path with the home folder in place of a ``~`` or ``~name`` at its beginning, if there is such a folder."""
+    return Path(os.path.expanduser(path))
+
+
 def open_file(path: Path) -> BinaryIO:
     """Open a file for reading. A pipe without a writer is treated as empty instead of blocking.
 

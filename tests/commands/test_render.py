@@ -318,3 +318,9 @@ def test_folders_of_the_files_are_made(lsdata_here: Lsdata) -> None:
     assert Path("notes/a.mid").is_file()
     refused = lsdata_here("render", "fog", "--out", "new/a.wav/b.wav")
     assert (refused.returncode, "a.wav is a file" in refused.stderr) == (6, True), refused.stderr
+
+
+def test_a_tilde_that_the_shell_leaves_is_the_home_folder(lsdata_here: Lsdata, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(Path("home").absolute()))
+    done = lsdata_here("render", "fog", "--seconds", "0.5", "--out=~/a.wav")
+    assert (done.returncode, Path("home/a.wav").is_file(), Path("~").exists()) == (0, True, False)

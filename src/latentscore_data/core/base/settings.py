@@ -39,13 +39,20 @@ class Section(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _empty_is_none(cls, values: Any) -> Any:
-        """Treat an empty text as "not set" for every optional value, because TOML has no null."""
+    def _texts_as_meant(cls, values: Any) -> Any:
+        """Treat an empty text as "not set" for every optional value, because TOML has no null, and replace a ``~`` at the
+        beginning of a path by the home folder."""
         if not isinstance(values, dict):
             return values
         may_be_none = {name for name, field in cls.model_fields.items() if type(None) in get_args(field.annotation)}
         given = cast(Values, values)
-        return {name: None if value == "" and name in may_be_none else value for name, value in given.items()}
+        return {name: None if value == "" and name in may_be_none else _in_home(value) for name, value in given.items()}
+
+
+def _in_home(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_in_home(item) for item in cast("list[Any]", value)]
+    return os.path.expanduser(value) if isinstance(value, str | Path) else value
 
 
 class PathsSettings(Section):
@@ -57,7 +64,7 @@ class PathsSettings(Section):
     def _is_a_folder(cls, value: Any) -> Any:
         if isinstance(value, str) and not value.strip():
             raise ValueError("a folder must be named; . is this one")
-        return Path(value).expanduser() if isinstance(value, str | Path) else value
+        return value
 
     @property
     def price_lists(self) -> Path:
