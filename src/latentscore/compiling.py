@@ -31,12 +31,12 @@ _FASTMATH = {"contract"}
 _path_from_here = Loc._get_path
 
 
-def _path_of(loc: Loc) -> str:
+def _path_of(self: Loc) -> Any:
     """Return the path of a source file for numba's messages, also if the working folder was deleted."""
     try:
-        return _path_from_here(loc)
+        return _path_from_here(self)
     except FileNotFoundError:
-        return loc.filename
+        return self.filename
 
 
 # Numba makes such messages during every compilation, because it handles them as exceptions of its own.
