@@ -25,7 +25,7 @@ os.environ["COLUMNS"] = "100"  # on a narrow terminal the commands shorten their
 EXAMPLE_HEAD = """\
 # Every setting of lsdata with its default. Copy what you change into latentscore.toml.
 # Later wins: default, latentscore.toml, environment (LSDATA_LLM__MODEL=...), flag. Keys never go into this file:
-# put them into the environment or into .env.
+# put them into the environment or into .env. In a path, ~ is the home folder.
 """
 
 

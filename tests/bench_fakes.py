@@ -64,6 +64,8 @@ class FakeScoringService:
     def sound_key(self, config: Mapping[str, Any]) -> str:
         return digest(sorted(config.items()))
 
+    def drain(self) -> None: ...
+
     def __enter__(self) -> FakeScoringService:
         return self
 

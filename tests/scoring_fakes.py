@@ -34,6 +34,14 @@ def render_by_echo(
     return _tone(0.1 + 0.5 * _number(config), seconds, sample_rate)
 
 
+def render_slowly(
+    config: MusicConfig | MusicConfigPrompt, seconds: float, seed: int = 0, sample_rate: int = 48_000
+) -> Audio:
+    """The same tone, half a second later."""
+    time.sleep(0.5)
+    return render_by_echo(config, seconds, seed, sample_rate)
+
+
 def _tone(level: float, seconds: float, sample_rate: int) -> Audio:
     tone = np.sin(2 * np.pi * 220 * np.arange(int(seconds * sample_rate)) / sample_rate).astype(np.float32)
     return Audio(np.stack([tone, tone], axis=1) * np.float32(level), sample_rate)

@@ -94,6 +94,21 @@ def test_a_full_disk_is_no_bug(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Traceback" not in err
 
 
+def test_a_deleted_working_folder_is_no_bug(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import typer
+
+    from latentscore_data.cli import with_errors_shown
+
+    monkeypatch.chdir(tmp_path)
+    tmp_path.rmdir()
+    with pytest.raises(typer.Exit) as caught:
+        with_errors_shown(lambda: print(Path.cwd()), "test")
+    assert caught.value.exit_code == 6
+    assert "the working folder was deleted" in capsys.readouterr().err
+
+
 def test_log_lines_carry_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_API_KEY", "abcdef123456")
     record = logging.LogRecord("x", logging.INFO, "f", 1, "sent %s", ("abcdef123456",), None)

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from latentscore.errors import AudioError
-from latentscore.files import open_file
+from latentscore.files import open_file, user_path
 from latentscore.json_search import JsonObject
 from latentscore.loudness import integrated_lufs, true_peak
 from latentscore.playback import play_samples
@@ -114,11 +114,12 @@ class Audio:
         return replace(self, tags={**self.tags, **tags})
 
     def save(self, path: Path | str) -> Path:
-        """Write WAV, FLAC or OGG, by the file's extension, with the tags. Creates the folder and returns the path. Raises
-        :class:`AudioError`."""
-        make_folder(Path(path))
+        """Write WAV, FLAC or OGG, by the file's extension, with the tags. Creates the folder and returns the path, in which
+        the home folder replaces ``~``. Raises :class:`AudioError`."""
+        path = user_path(path)
+        make_folder(path)
         write_audio(path, self)
-        return Path(path)
+        return path
 
     def to_bytes(self, format: str = "flac", subtype: str = "PCM_24") -> bytes:
         """Return the content of the file that :func:`write_audio` writes; ``format`` is "wav", "flac" or "ogg". Raises
@@ -177,7 +178,7 @@ def write_audio(path: Path | str, audio: Audio, tags: Mapping[str, Any] | None =
     :class:`AudioError` for an unknown extension, a sample rate that the format does not support, samples that are not
     finite, an unknown tag, a tag that cannot be converted to JSON, or a file that cannot be written.
     """
-    path = Path(path)
+    path = user_path(path)
     format_for(path, audio.sample_rate)
     check_finite(path, audio.samples)
     write_blocks(path, [audio.samples], audio.sample_rate, {**audio.tags, **(tags or {})}, subtype)
@@ -378,7 +379,7 @@ def read_audio(path: Path | str) -> Audio:
     import soundfile
 
     try:
-        with open_file(Path(path)) as raw, soundfile.SoundFile(raw) as file:
+        with open_file(user_path(path)) as raw, soundfile.SoundFile(raw) as file:
             samples, rate, tags = file.read(dtype="float32", always_2d=True), file.samplerate, _read_tags(file)
     except (OSError, soundfile.LibsndfileError) as error:
         raise AudioError(f"{path}: cannot be read ({error})") from error
@@ -396,7 +397,7 @@ def read_tags(path: Path | str) -> JsonObject:
     import soundfile
 
     try:
-        with open_file(Path(path)) as raw, soundfile.SoundFile(raw) as file:
+        with open_file(user_path(path)) as raw, soundfile.SoundFile(raw) as file:
             return {**_read_tags(file), "sample_rate": file.samplerate}
     except (OSError, soundfile.LibsndfileError) as error:
         raise AudioError(f"{path}: cannot be read ({error})") from error

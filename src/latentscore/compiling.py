@@ -17,6 +17,7 @@ from typing import Any
 import numba
 from numba.core import event
 from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.ir import Loc
 
 from latentscore.installed import available_cores
 
@@ -25,6 +26,21 @@ log = logging.getLogger("latentscore")
 # A multiplication and an addition may be fused to one instruction. No other reordering is allowed: the feedback of
 # filters is written in the order with the lowest latency.
 _FASTMATH = {"contract"}
+
+
+_path_from_here = Loc._get_path
+
+
+def _path_of(self: Loc) -> Any:
+    """Return the path of a source file for numba's messages, also if the working folder was deleted."""
+    try:
+        return _path_from_here(self)
+    except FileNotFoundError:
+        return self.filename
+
+
+# Numba makes such messages during every compilation, because it handles them as exceptions of its own.
+Loc._get_path = _path_of
 
 
 class SealedFiles(IndexDataCacheFile):

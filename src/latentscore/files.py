@@ -12,6 +12,11 @@ MOST_BYTES = 2**28
 """The longest file that is read completely, 256 MiB. The JSON documents of a workspace are much smaller."""
 
 
+def user_path(path: Path | str) -> Path:
+    """Return the path with the home folder in place of a ``~`` or ``~name`` at its beginning, if there is such a folder."""
+    return Path(os.path.expanduser(path))
+
+
 def open_file(path: Path) -> BinaryIO:
     """Open a file for reading. A pipe without a writer is treated as empty instead of blocking.
 
@@ -39,7 +44,8 @@ def read_whole(path: Path, most: int = MOST_BYTES) -> bytes:
     with open_file(path) as file:
         content = file.read(most + 1)
     if len(content) > most:
-        raise OSError(errno.EFBIG, f"it is longer than {most / 2**20:g} MiB", str(path))
+        # Not EFBIG: that number belongs to writing, and is reported as a disk without space.
+        raise OSError(errno.EINVAL, f"it is longer than {most / 2**20:g} MiB", str(path))
     return content
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from latentscore.config import MusicConfig, MusicConfigPrompt, Palette, convert_config
 from latentscore.embed import BUILTIN_WORDS, Embedder, WordVectorEmbedder, make_embedder
 from latentscore.errors import LatentScoreError, MapError
-from latentscore.files import why_no_file
+from latentscore.files import user_path, why_no_file
 
 Vectors = NDArray[np.float32]
 
@@ -193,7 +193,7 @@ def load_map(path: str | Path) -> VibeMap:
         return starter_map()
     if not isinstance(path, str | Path):
         raise MapError(f'a map is a folder, a file or "starter", not {type(path).__name__}')
-    path = Path(path)
+    path = user_path(path)
     if path.is_dir():
         found = [path / name for name in (TENSORS_FILE, JSONL_FILE) if (path / name).is_file()]
         if not found:

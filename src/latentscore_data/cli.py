@@ -23,6 +23,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.models import OptionInfo
 
 from latentscore.errors import LatentScoreError
+from latentscore.files import user_path
 from latentscore_data import __version__
 from latentscore_data.commands._globals import Globals
 from latentscore_data.commands._outline import outlined, read_outlines
@@ -211,7 +212,7 @@ def _everywhere(
         bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    Globals.config, Globals.root = config, root
+    Globals.config, Globals.root = as_typed(config), as_typed(root)
     Globals.json, Globals.quiet, Globals.verbose = json, quiet, verbose
 
 
@@ -238,7 +239,7 @@ def everywhere(command: Callable[..., None], name: str) -> Callable[..., None]:
         for option, (_, default) in _GLOBAL_OPTIONS.items():
             value = kwargs.pop(option)
             if value != default:
-                setattr(Globals, option, value)
+                setattr(Globals, option, as_typed(value))
         kwargs = {option: as_typed(value) for option, value in kwargs.items()}
 
         def work() -> None:
@@ -290,12 +291,15 @@ def _leaves(kind: Any) -> Iterator[Any]:
 def as_typed(value: Any) -> Any:
     """Decode a command-line value as UTF-8, even in another locale, in which Python leaves surrogates.
 
-    The name of an existing file is not changed, whatever its bytes.
+    In a path, the home folder replaces ``~``, which the shell leaves in ``--out=~/x``. The name of an existing file is not
+    changed, whatever its bytes.
     """
     if isinstance(value, str):
         if os.path.lexists(value):
             return value
         return os.fsencode(value).decode("utf-8", "replace")
+    if isinstance(value, Path):
+        return value if os.path.lexists(value) else user_path(value)
     return [as_typed(item) for item in value] if isinstance(value, list) else value
 
 
@@ -325,6 +329,8 @@ def with_errors_shown(work: Callable[[], None], name: str) -> None:
                 "free some disk space or choose another folder with --root, then run the same command again",
                 OutputError.exit_code,
             )
+        if not _working_folder_exists():
+            _report("the working folder was deleted", "cd to a folder that exists", OutputError.exit_code)
         if error.filename is None:
             _report_bug(error)
         # A path that was removed, is locked or is not a file: the system's message is clearer than a traceback.
@@ -338,6 +344,14 @@ def with_errors_shown(work: Callable[[], None], name: str) -> None:
         if type(bug).__module__.startswith(("typer", "click")):
             raise
         _report_bug(bug)
+
+
+def _working_folder_exists() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _report_bug(bug: Exception) -> NoReturn:

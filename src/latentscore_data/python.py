@@ -13,6 +13,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from latentscore.files import user_path
+
 if TYPE_CHECKING:
     import pandas
 
@@ -98,8 +100,8 @@ class Workspace:
     """
 
     def __init__(self, root: str | Path = "data_work", *, config: str | Path | None = None, **sections: Values) -> None:
-        self.root = Path(root)
-        self._config = None if config is None else Path(config)
+        self.root = user_path(root)
+        self._config = None if config is None else user_path(config)
         self._sections = sections
 
     def __repr__(self) -> str:
@@ -195,7 +197,7 @@ class Workspace:
         kinds = _core("stages.export").EXPORTS
         if kind not in kinds:
             raise _core("base.errors").InputError(f"export {kind!r} is unknown", f"kinds: {', '.join(kinds)}")
-        target = None if out is None else Path(out)
+        target = None if out is None else user_path(out)
         settings = self.settings(export=options)
         return self._run("export", settings, "export_one", kind=kind, out=target, overwrite=overwrite)
 

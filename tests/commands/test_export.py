@@ -18,6 +18,7 @@ from latentscore.config import REGISTERS_SWAPPED
 from latentscore.embed import WordVectorEmbedder
 from latentscore.installed import install
 from latentscore_data.cli import app
+from latentscore_data.core.base.marks import marks_file
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.stages.base import RunContext
@@ -281,6 +282,14 @@ def test_the_current_folder_is_not_replaced(root: Path, tmp_path: Path, monkeypa
     assert sorted(path.name for path in here.iterdir()) == ["chat"]
 
 
+@pytest.mark.parametrize("kind", ["dataset", "chat"])
+def test_the_next_step_installs_datasets_if_it_is_missing(root: Path, monkeypatch, kind: str) -> None:
+    fill(root)
+    for found, begin in ((True, "python -c "), (None, f"{install('hub')} && python -c ")):
+        monkeypatch.setattr("latentscore_data.core.stages.export.find_spec", lambda name, found=found: found)
+        assert json.loads(run(root, kind, "--overwrite", "--json"))["next_step"].startswith(begin)
+
+
 def test_a_target_that_is_a_link_stays_one(root: Path, tmp_path: Path) -> None:
     fill(root)
     link, real = tmp_path / "link", tmp_path / "elsewhere" / "real"
@@ -451,6 +460,15 @@ def test_the_chain_exports_its_kinds_and_is_fresh_afterwards(root: Path, monkeyp
     assert sorted(Path(path).name for path in summary.outputs) == ["chat", "dataset", "map-text", "report"]
     assert '<a href="../chat/">chat</a>' in (workspace.export_dir / "report" / "index.html").read_text()
     assert stale_reasons(stage, root) == []
+    (workspace.root / ".marks").mkdir()
+    marks_file(workspace.root).write_text("")
+    for section, changed, why in (
+        ("check", {"hair": 0.01}, "setting check.hair changed from 0.005 to 0.01"),
+        ("dedupe", {"model": "words", "threshold": 0.9}, "setting dedupe.threshold changed from None to 0.9"),
+        ("export", {"kinds": kinds, "leave_out_bad": True}, "input .marks/marks.jsonl is new"),
+    ):
+        other = settings.model_copy(update={section: type(getattr(settings, section))(**changed)})
+        assert why in stale_reasons(export.stage_files(other, workspace)[0], root)
     workspace.scored("TEST").unlink()
     (stage,) = export.stage_files(settings, workspace)
     assert stale_reasons(stage, root) == ["input .processed/TEST.jsonl is missing"]

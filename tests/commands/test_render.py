@@ -299,3 +299,28 @@ def test_what_cannot_be_rendered_is_refused_by_its_flag(tmp_path: Path, argument
     assert done.exit_code == 2
     assert said in " ".join(done.stderr.split())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [("--out", "new/a.mp3"), ("--out", "new/a.wav", "--seconds", "0"), ("--midi", "new/a.mid", "--map", "nothing")],
+)
+def test_a_refused_render_makes_no_folder(lsdata_here: Lsdata, wrong: tuple[str, ...]) -> None:
+    assert lsdata_here("render", "fog", *wrong).returncode == 2
+    assert not Path("new").exists()
+
+
+def test_folders_of_the_files_are_made(lsdata_here: Lsdata) -> None:
+    assert (
+        lsdata_here("render", "fog", "--seconds", "0.5", "--out", "new/a.wav", "--midi", "notes/a.mid").returncode == 0
+    )
+    assert Path("new/a.wav").is_file()
+    assert Path("notes/a.mid").is_file()
+    refused = lsdata_here("render", "fog", "--out", "new/a.wav/b.wav")
+    assert (refused.returncode, "a.wav is a file" in refused.stderr) == (6, True), refused.stderr
+
+
+def test_a_tilde_that_the_shell_leaves_is_the_home_folder(lsdata_here: Lsdata, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(Path("home").absolute()))
+    done = lsdata_here("render", "fog", "--seconds", "0.5", "--out=~/a.wav")
+    assert (done.returncode, Path("home/a.wav").is_file(), Path("~").exists()) == (0, True, False)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from conftest import Lsdata
+from latentscore_data.core.base.settings import Settings, load_settings
 
 
 def states(lsdata: Lsdata) -> dict[str, str]:
@@ -70,3 +72,48 @@ def test_the_rows_of_vibes_are_its_rows_and_what_is_left_out_stands_behind_the_p
     out = lsdata_here("run-all", "--dry-run")
     assert out.stderr == ""
     assert "train is skipped: train.skip is set" in out.stdout.splitlines()[-1]
+
+
+def test_the_settings_are_loaded_once_for_parts_with_the_same_flags(lsdata_here: Lsdata, monkeypatch) -> None:
+    for command in ("download --dataset builtin --sample-size 3", "vibes", "configs --n 1 --limit 1 --split TEST"):
+        assert lsdata_here(*command.split()).returncode == 0
+    loaded: list[object] = []
+
+    def load(*args: Any, **flags: Any) -> Settings:
+        loaded.append(flags)
+        return load_settings(*args, **flags)
+
+    monkeypatch.setattr("latentscore_data.commands._options.load_settings", load)
+    assert states(lsdata_here)["score"] == "fresh"
+    assert len(loaded) == 3, "without flags, with those of download, and with those of both parts of configs"
+
+
+def test_a_flag_of_a_run_holds_until_the_value_that_it_replaced_is_changed(lsdata_here: Lsdata) -> None:
+    def configs() -> tuple[str, list[str]]:
+        stages = json.loads(lsdata_here("status", "--json").stdout)["stages"]
+        return next((stage["state"], stage["why"]) for stage in stages if stage["stage"] == "configs")
+
+    def set_n(n: int) -> None:
+        Path("latentscore.toml").write_text(f"[configs]\nn = {n}\nlimit = 1\nsplits = ['TEST']\n")
+
+    set_n(1)
+    for command in ("download --dataset builtin --sample-size 3", "vibes", "configs --n 2 --seed 3"):
+        assert lsdata_here(*command.split()).returncode == 0
+    assert configs() == ("fresh", [])
+    set_n(3)
+    assert configs() == ("stale", ["setting n changed from 2 to 3"])
+    assert json.loads(lsdata_here("configs", "--n", "2", "--seed", "3", "--json").stdout)["fresh"]
+    assert configs() == ("fresh", []), "the flag replaces the new value"
+    Path("latentscore.toml").unlink()
+    assert configs() == ("stale", [
+        "setting limit changed from 1 to None", "setting n changed from 2 to 5",
+        "setting splits changed from ['TEST'] to ['SFT-Train', 'SFT-Val', 'GRPO', 'TEST']",
+        "input .vibes/GRPO.jsonl is new", "input .vibes/SFT-Train.jsonl is new", "input .vibes/SFT-Val.jsonl is new",
+    ])  # fmt: skip
+
+
+def test_no_settings_file_changes_the_sample(lsdata_here: Lsdata) -> None:
+    assert lsdata_here("run-all", "--sample", "--until", "vibes").returncode == 0
+    Path("latentscore.toml").write_text("[vibes]\nmax_vibes = 2\n[download]\nsample_size = 2\n")
+    stages = json.loads(lsdata_here("status", "--sample", "--json").stdout)["stages"]
+    assert [stage["state"] for stage in stages[:2]] == ["fresh", "fresh"]

@@ -224,6 +224,28 @@ def test_a_sweep_survives_a_member_that_fails_and_goes_on_where_it_was(
     ]
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("sft",),
+        ("sft", "--set", "tracker=wandb"),
+        ("sft", "--resume", "never"),
+        ("sft", "--on", "ray"),
+        ("sweep", "lora_rank"),
+    ],
+)
+def test_a_run_that_cannot_start_leaves_the_folder_of_runs_as_it_was(
+    lsdata_here: Any, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr("latentscore_data.core.base.errors.find_spec", lambda module: None)
+    begun = ready(workspace, "sft", base_model="tiny-random").folder if "never" in command else None
+    before = sorted(workspace.train_dir.rglob("*"))
+    named = ("--run-id", begun.run_id) if begun is not None else ()
+    done = lsdata_here("train", *command, *named, "--base-model", "tiny-random", "--root", str(workspace.root))
+    assert (done.returncode, "needs the" in done.stderr) == (3, True), done.stderr
+    assert sorted(workspace.train_dir.rglob("*")) == before
+
+
 def swept(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, error: Exception) -> Summary:
     """A sweep whose first member fails."""
     from latentscore_data.core.stages import train
@@ -237,6 +259,7 @@ def swept(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, error: Exceptio
         return Summary("train", done=1)
 
     monkeypatch.setattr(train, "train_one", train_some)
+    monkeypatch.setattr(train, "check_start", lambda spec, runs: None)
     settings = Settings.model_validate({"paths": {"root": workspace.root}, "train": {"base_model": "tiny-random"}})
     return run_sweep(settings, "batch_size", Choices("sft"), StartOptions())
 

@@ -16,6 +16,7 @@ from typing import Any
 import numba
 import pytest
 from numba.core import event
+from numba.core.ir import Loc
 
 from latentscore import compiling
 from latentscore.jit import inner_jit
@@ -104,6 +105,16 @@ def test_an_inner_loop_is_called_by_loops_and_not_from_python() -> None:
 
     with pytest.raises(TypeError, match="cannot be called from Python"):
         inner(21.0)
+
+
+def test_a_loop_is_compiled_in_a_working_folder_that_was_deleted(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (gone := tmp_path / "gone").mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    location = Loc(str(folder / "loops.py"), 1).strformat()  # numba makes this text during a compilation
+    assert "loops.py" in location
 
 
 def test_a_changed_loop_is_compiled_again(folder: Path) -> None:

@@ -316,3 +316,14 @@ def test_a_sound_file_on_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
     )
     assert "a.wav: cannot be written" in out.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_paths_may_lie_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    audio = Audio(np.full((480, 2), 0.1, np.float32), 48_000)
+    assert audio.save("~/new/a.wav") == tmp_path / "home/new/a.wav"
+    assert read_audio("~/new/a.wav").samples.shape == (480, 2)
+    write_midi("~/new/a.mid", compose(MusicConfig(), 4.0))
+    assert {path.name for path in (tmp_path / "home/new").iterdir()} == {"a.wav", "a.mid"}
+    assert not Path("~").exists()

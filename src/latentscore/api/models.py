@@ -18,6 +18,7 @@ from latentscore.api.answers import ANSWERABLE, Answer, Given, payload_text, to_
 from latentscore.config import MusicConfigPromptPayload, parse_payload
 from latentscore.decoding import Prompt, SchemaDecoder
 from latentscore.errors import InvalidConfigError, ModelError
+from latentscore.files import user_path
 from latentscore.forms import form_of, prompt_messages
 from latentscore.installed import install
 from latentscore.json_search import JsonObject, search
@@ -218,4 +219,4 @@ class LocalModel:
 @lru_cache(maxsize=1)
 def local_model(folder: str) -> LocalModel:
     """Return the model of a folder; the most recent one stays in memory."""
-    return LocalModel(Path(folder).expanduser())
+    return LocalModel(user_path(folder))

@@ -22,6 +22,7 @@ from latentscore.api.runtime import answer
 from latentscore.audio import Audio, Metadata, format_for, make_folder, write_blocks
 from latentscore.config import MusicConfig, MusicConfigUpdate
 from latentscore.errors import InvalidConfigError
+from latentscore.files import user_path
 from latentscore.labels import beats_per_minute
 from latentscore.playback import play_blocks
 from latentscore.synth.engine import checked_config, checked_frames, checked_span
@@ -229,7 +230,7 @@ class AudioStream(Stream):
     def save(self, path: Path | str, seconds: float | None = None) -> Path:
         """Write what :meth:`collect` gives, in constant memory, so that it can last for hours. Raises as
         :meth:`collect`, and :class:`AudioError`."""
-        path = Path(path)
+        path = user_path(path)
         format_for(path, self.sample_rate)
         blocks = self._rest(seconds)
         make_folder(path)

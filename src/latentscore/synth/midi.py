@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from latentscore.audio import cannot_be_written, replacing
+from latentscore.files import user_path
 from latentscore.synth.notes import LAYERS, Note
 from latentscore.synth.score import Score
 
@@ -85,7 +86,7 @@ def _key(layer: str, note: Note) -> int:
 
 def write_midi(path: Path | str, score: Score) -> None:
     """Write the score as a MIDI file, atomically. Raises :class:`AudioError` if the file cannot be written."""
-    path = Path(path)
+    path = user_path(path)
     try:
         with replacing(path) as draft:
             to_midi(score).save(draft)

@@ -166,8 +166,8 @@ async def near(studio: Studio, call: Call) -> Reply:
 async def better(studio: Studio, call: Call) -> Reply:
     """Start a search for a better config, from a payload."""
     vibe, payload = _vibe(call), parse_payload(call.mapping("payload")).repair().model_dump(mode="json")
-    renders = call.whole("renders", 8, MOST_SEARCHED, 64)
-    return as_json(await asyncio.to_thread(studio.searches.open, vibe, payload, call.words("locked"), renders))
+    renders, seed = call.whole("renders", 8, MOST_SEARCHED, 128), call.whole("seed", 0, HIGHEST_SEED, 0)
+    return as_json(await asyncio.to_thread(studio.searches.open, vibe, payload, call.words("locked"), renders, seed))
 
 
 async def better_step(studio: Studio, call: Call) -> Reply:

@@ -39,7 +39,9 @@ class Searches:
         self._service, self._settings = service, settings
         self._running: Kept[_Running] = Kept(MOST_SEARCHES, "search", "begin another with Better")
 
-    def open(self, vibe: str, payload: Mapping[str, Any], locked: Sequence[str], renders: int) -> JsonObject:
+    def open(
+        self, vibe: str, payload: Mapping[str, Any], locked: Sequence[str], renders: int, seed: int = 0
+    ) -> JsonObject:
         """Start a search. Returns its name (``search``), ``renders``, and whether it has a ``surrogate``."""
         settings = self._settings.model_copy(
             update={"renders": renders, "judge": None, "near": min(self._settings.near, MOST_NEAR)}
@@ -48,7 +50,7 @@ class Searches:
             searcher = Searcher(self._service, settings)
             if not searcher.is_fitted():
                 searcher = Searcher(self._service, settings.model_copy(update={"surrogate_renders": 0}))
-            search = searcher.search(vibe, [payload], [name for name in locked if name in FIELDS])
+            search = searcher.search(vibe, [payload], [name for name in locked if name in FIELDS], seed)
         name = self._running.add(_Running(vibe, search, renders))
         return {"search": name, "renders": renders, "surrogate": searcher.surrogate is not None}
 

@@ -54,6 +54,15 @@ def test_the_data_root_may_lie_in_the_home_folder_and_is_never_empty(tmp_path: P
         load_settings(settings_file(tmp_path, "[paths]\nroot = ' '\n"))
 
 
+def test_every_path_may_lie_in_the_home_folder(tmp_path: Path) -> None:
+    text = "[check]\nsuites = ['~/a.jsonl']\n[search]\nmap = '~/map'\n[export]\nname = '~nobody-there'\nterms = '~/t'\n"
+    settings = load_settings(settings_file(tmp_path, text), export={"tokenizer": Path("~/b.gguf")})
+    home = Path.home()
+    assert settings.check.suites == [home / "a.jsonl"]
+    assert (settings.search.map, settings.export.terms) == (home / "map", home / "t")
+    assert (settings.export.tokenizer, settings.export.name) == (home / "b.gguf", "~nobody-there")
+
+
 def test_the_file_in_the_working_folder_is_read() -> None:
     Path("latentscore.toml").write_text("[configs]\nn = 7\n")
     assert load_settings().configs.n == 7

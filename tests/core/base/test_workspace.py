@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from latentscore.files import read_whole
 from latentscore_data.core.base.errors import InputError, OutputError
 from latentscore_data.core.base.jsonl import replace_json, replace_rows
 from latentscore_data.core.base.manifest import StageFiles, stale_reasons, write_manifest
@@ -89,7 +90,7 @@ def test_a_manifest_of_a_newer_format_is_refused(done: Path) -> None:
         stale_reasons(stage(done), done)
 
 
-def test_the_lock_says_who_holds_it_and_dies_with_its_process(root: Path) -> None:
+def test_the_lock_says_who_holds_it_and_dies_with_its_process(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = (
         "import sys, time; from pathlib import Path; from latentscore_data.core.base.workspace import Workspace\n"
         "with Workspace(Path(sys.argv[1])).lock('vibes'):\n    print('held', flush=True); time.sleep(60)"
@@ -99,7 +100,12 @@ def test_the_lock_says_who_holds_it_and_dies_with_its_process(root: Path) -> Non
     assert holder.stdout.readline() == "held\n"
     with pytest.raises(OutputError, match=f"by process {holder.pid} \\(lsdata vibes"), Workspace(root).lock("configs"):
         pass
+    read: list[Path] = []
+    monkeypatch.setattr(
+        "latentscore_data.core.base.workspace.read_whole", lambda path: read.append(path) or read_whole(path)
+    )
     assert f"by process {holder.pid} (lsdata vibes" in str(Workspace(root).holder())
+    assert read == [root / ".lock.json"], "read once: the holder may change between two"
     holder.kill()
     holder.wait()
     holder.stdout.close()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +20,15 @@ from latentscore.meaning.offline import payload_for
 from latentscore_data.core.base.ledger import Usage
 from latentscore_data.core.base.loop import RowFailure
 from latentscore_data.core.base.rows import BenchRow
-from latentscore_data.core.base.settings import ConfigsSettings
+from latentscore_data.core.base.settings import ConfigsSettings, ScoringSettings
 from latentscore_data.core.bench import run
 from latentscore_data.core.generators.models import LLMGenerator
 from latentscore_data.core.generators.types import Generated
 from latentscore_data.core.llm.types import Answer, Question
-from latentscore_data.core.scoring.service import ScoredRender
+from latentscore_data.core.scoring.renderer import LocalRenderer
+from latentscore_data.core.scoring.service import ScoredRender, ScoringService
 from latentscore_data.core.scoring.types import Unscored
+from scoring_fakes import LoudnessScorer, render_slowly
 
 
 @pytest.fixture
@@ -232,3 +238,22 @@ def test_the_ceiling_is_the_best_candidate_of_each_row():
     assert run.ceiling([mixed], FakeScoringService(), ["bright"]) == {"bright": [0.7]}
     bare = rows[0].model_copy(update={"config_candidates": [None]})
     assert run.ceiling([bare], FakeScoringService(), ["bright"]) == {"bright": [None]}
+
+
+def test_ctrl_c_cancels_the_renders_that_wait(files: run.RunFiles):
+    payloads = [make_payload(tempo=t, density=d) for t in ("slow", "medium", "fast") for d in (2, 3, 4, 5, 6)]
+    rows = make_rows(len(payloads), 1)
+    samples = [run.Sample(row, "one", Generated(one)) for row, one in zip(rows, payloads, strict=True)]
+    scoring = ScoringSettings(seconds=0.5, workers=1)
+    make_renderer = partial(LocalRenderer, render=render_slowly)
+    with ScoringService([LoudnessScorer()], scoring, make_renderer=make_renderer) as service:
+        service.score_one("a vibe", make_payload(root="b"))  # the process has started
+        pressed = threading.Timer(1.2, lambda: os.kill(os.getpid(), signal.SIGINT))
+        pressed.start()
+        with pytest.raises(KeyboardInterrupt):
+            run.score_answers(samples, service, files, max_in_flight=service.at_once)
+        pressed.join()
+        begun = service.counts.renders - 1
+    assert 0 < begun < 5
+    assert len(files.results.read_text().splitlines()) == begun, "the rows of the renders that had begun are finished"
+    assert not files.score_failures.read_text(), "the others do not count as failed"

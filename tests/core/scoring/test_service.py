@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -9,11 +10,12 @@ import pytest
 
 from factories import make_config, make_payload
 from latentscore_data.core.base.errors import MissingError
+from latentscore_data.core.base.loop import NotAttempted
 from latentscore_data.core.base.settings import ScoringSettings
 from latentscore_data.core.scoring.renderer import LocalRenderer
 from latentscore_data.core.scoring.service import ScoringService, config_hash
 from latentscore_data.core.scoring.types import Score, Scorer
-from scoring_fakes import LoudnessScorer, OddScorer, PeakEmbedder, render_by_root
+from scoring_fakes import LoudnessScorer, OddScorer, PeakEmbedder, render_by_root, render_slowly
 
 SETTINGS = ScoringSettings(seconds=0.5, workers=1)
 
@@ -181,7 +183,22 @@ def test_closing_cancels_what_has_not_begun() -> None:
         service.submit(f"vibe {i}", make_payload(register_min_oct=1 + i % 3, phrase_len_bars=2)) for i in range(40)
     ]
     service.close()
+    assert {type(future.exception()) for future in futures} >= {NotAttempted}
     assert all(future.done() for future in futures)
+
+
+def test_draining_finishes_the_renders_that_have_begun_and_starts_no_more() -> None:
+    make_renderer = partial(LocalRenderer, render=render_slowly)
+    with ScoringService([LoudnessScorer()], SETTINGS, make_renderer=make_renderer) as service:
+        service.score_one("a vibe", make_payload())  # the process has started
+        futures = [service.submit("a vibe", make_payload(density=density)) for density in (2, 3, 6)]
+        begun = service.submit("another", make_payload(density=2))
+        time.sleep(0.2)
+        service.drain()
+        late = service.submit("a vibe", make_payload(density=5))
+        assert [type(future.exception()) for future in (*futures, late)] == [type(None), *[NotAttempted] * 3]
+        assert begun.result().score("loudness") is not None
+        assert service.score_one("a vibe", make_payload(density=2)).score("loudness") is not None, "in the cache"
 
 
 def test_scores_and_vectors_survive_a_damaged_cache(tmp_path: Path) -> None:

@@ -67,26 +67,41 @@ def resolve(model: type[ModelT], layers: Sequence[Layer], remedy: str) -> Resolv
     Raises :class:`InputError`, which names the layer, the value and, for an unknown name, the nearest known one;
     ``remedy`` tells the user where the names are listed.
     """
-    merged: Values = {}
-    for layer in layers:
-        merged = merge(merged, layer.values)
     try:
-        value = model(**merged)
+        value = model(**merged(layers))
     except ValidationError as error:
         raise _input_error(model, error, layers, remedy) from None
     return Resolved(value, {name: origin(name, layers) for name, _ in leaves(value.model_dump())})
 
 
+def merged(layers: Iterable[Layer]) -> Values:
+    """Return the values of all layers; later layers win."""
+    values: Values = {}
+    for layer in layers:
+        values = merge(values, layer.values)
+    return values
+
+
 def merge(below: Values, above: Values) -> Values:
     """Return the nested values of ``below``, overridden by those of ``above``."""
-    merged = dict(below)
+    found = dict(below)
     for name, value in above.items():
-        under = merged.get(name)
+        under = found.get(name)
         if isinstance(under, dict) and isinstance(value, dict):
-            merged[name] = merge(cast(Values, under), cast(Values, value))
+            found[name] = merge(cast(Values, under), cast(Values, value))
         else:
-            merged[name] = value
-    return merged
+            found[name] = value
+    return found
+
+
+def common(values: Values, names: Values) -> Values:
+    """Return the nested values of ``values`` whose names ``names`` also has."""
+    found: Values = {}
+    for name in values.keys() & names.keys():
+        value, below = values[name], names[name]
+        both = isinstance(value, dict) and isinstance(below, dict)
+        found[name] = common(cast(Values, value), cast(Values, below)) if both else value
+    return found
 
 
 def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -45,7 +45,8 @@ class RowFailure(Exception):
 
 
 class NotAttempted(Exception):
-    """The run is stopping and this row's question was not sent. The row stays undone and does not count as failed."""
+    """The run is stopping, and this row's question was not sent or its sound not rendered. The row stays undone and does
+    not count as failed."""
 
 
 class Client(Protocol):
@@ -67,7 +68,8 @@ class Job(Generic[InT]):
     ``key`` names the input. ``fingerprint`` identifies its answer (vibe text, model, prompt and schema hash, sampling).
     ``work`` returns the line to append. ``complete`` returns whether an existing line is sufficient, and ``short``
     whether it has fewer results than requested. ``refresh`` updates the input's fields in a finished line; a changed
-    line is appended again, without work. ``client`` is told when to stop, asked for its usage, and closed.
+    line is appended again, without work. ``client`` is told when to stop, asked for its usage, and closed. ``drain`` is
+    called when the run stops early; work that has not begun then raises :class:`NotAttempted`.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Job(Generic[InT]):
     short: Callable[[Line], bool] = lambda line: False
     refresh: Callable[[InT, Line], Line] | None = None
     client: Client | None = None
+    drain: Callable[[], None] = lambda: None
     unit: str = "row"
     """What an input is called, in the singular."""
     line_key: str = "row_id"
@@ -275,6 +278,7 @@ class _Run(Generic[InT]):
         self.stop.append(reason)
         if self.job.client is not None:
             self.job.client.drain()
+        self.job.drain()
 
     def interrupt(self) -> None:
         """Signal handler, which may run between any two instructions; the loop itself does the stopping."""

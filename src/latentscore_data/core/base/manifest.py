@@ -62,6 +62,9 @@ class StageFiles:
     """Fingerprints of everything else that determines the result: prompts, schema, renderer, scorers."""
     typed: Mapping[str, Any] = field(default_factory=dict)
     """The flags of this run, as sections of settings; ``status`` compares with them instead of the defaults."""
+    replaced: Mapping[str, Any] = field(default_factory=dict)
+    """The values of the settings file and the environment that the flags replaced; if one of them is changed after the run,
+    ``status`` no longer uses its flag."""
 
 
 class _Fact(BaseModel):
@@ -78,6 +81,7 @@ class _Manifest(BaseModel):
 
     settings: JsonObject = {}
     typed: JsonObject = {}
+    replaced: JsonObject = {}
     versions: JsonObject = {}
     inputs: dict[str, _Fact] = {}
     outputs: dict[str, _Fact] = {}
@@ -186,12 +190,21 @@ def write_manifest(
             "finished": utc_now(),
             "settings": _plain(stage.settings),
             "typed": _plain(stage.typed),
+            "replaced": _plain(stage.replaced),
             "versions": _plain(stage.versions),
             "inputs": {relative(path, root): fact(path) for path in stage.inputs},
             "outputs": {relative(path, root): fact(path) for path in outputs},
             **{name: value for name, value in summary.to_dict().items() if name not in NOT_RECORDED},
         },
     )
+
+
+def note_flags(stage: StageFiles) -> None:
+    """Update the flags in the manifest of a completed stage for a run that changed nothing else."""
+    manifest = read_manifest(stage.manifest) or {}
+    flags = {"typed": _plain(stage.typed), "replaced": _plain(stage.replaced)}
+    if manifest != manifest | flags:
+        replace_json(stage.manifest, manifest | flags)
 
 
 def relative(path: Path, root: Path) -> str:

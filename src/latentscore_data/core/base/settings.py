@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator,
 from latentscore.files import why_no_file
 from latentscore_data.core.base.answerers import kind_of
 from latentscore_data.core.base.errors import FLAG, InputError
-from latentscore_data.core.base.layers import Layer, Resolved, Values, did_you_mean, leaves, resolve
+from latentscore_data.core.base.layers import Layer, Resolved, Values, common, did_you_mean, leaves, merged, resolve
 from latentscore_data.core.base.names import printable
 from latentscore_data.core.base.proxies import check_address
 from latentscore_data.core.base.rows import SPLITS, Split
@@ -77,13 +77,20 @@ class Section(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _empty_is_none(cls, values: Any) -> Any:
-        """Treat an empty text as "not set" for every optional value, because TOML has no null."""
+    def _texts_as_meant(cls, values: Any) -> Any:
+        """Treat an empty text as "not set" for every optional value, because TOML has no null, and replace a ``~`` at the
+        beginning of a path by the home folder."""
         if not isinstance(values, dict):
             return values
         may_be_none = {name for name, field in cls.model_fields.items() if type(None) in get_args(field.annotation)}
         given = cast(Values, values)
-        return {name: None if value == "" and name in may_be_none else value for name, value in given.items()}
+        return {name: None if value == "" and name in may_be_none else _in_home(value) for name, value in given.items()}
+
+
+def _in_home(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_in_home(item) for item in cast("list[Any]", value)]
+    return os.path.expanduser(value) if isinstance(value, str | Path) else value
 
 
 class PathsSettings(Section):
@@ -95,7 +102,7 @@ class PathsSettings(Section):
     def _is_a_folder(cls, value: Any) -> Any:
         if isinstance(value, str) and not value.strip():
             raise ValueError("a folder must be named; . is this one")
-        return Path(value).expanduser() if isinstance(value, str | Path) else value
+        return value
 
     @property
     def price_lists(self) -> Path:
@@ -701,6 +708,7 @@ class Settings(BaseModel):
     run_all: RunAllSettings = RunAllSettings()
 
     _typed: Values = PrivateAttr(default_factory=dict)
+    _replaced: Values = PrivateAttr(default_factory=dict)
 
     def model_post_init(self, context: Any) -> None:
         # Code that calls a model has only the section llm, and needs the price lists.
@@ -715,14 +723,21 @@ class Settings(BaseModel):
         """The model that the stage asks."""
         return (self.vibes if stage == "vibes" else self.configs).model or self.llm.model
 
-    def remember(self, flags: Mapping[str, Values]) -> None:
-        """Store the sections of values that came from flags."""
+    def remember(self, flags: Mapping[str, Values], below: Values) -> None:
+        """Store the sections of values that came from flags, and those that they replaced in ``below``, the values of the
+        settings file and the environment."""
         self._typed.update(flags)
+        self._replaced = common(below, self.typed)
 
     @property
     def typed(self) -> Values:
         """The sections and values that came from flags, except the data root; a stage's manifest stores them."""
         return {section: values for section, values in self._typed.items() if section != "paths" and values}
+
+    @property
+    def replaced(self) -> Values:
+        """The values of the settings file and the environment that flags replaced; a stage's manifest stores them."""
+        return self._replaced
 
 
 def chosen(**flags: Any) -> Values:
@@ -741,8 +756,9 @@ def load_settings(config: Path | None = None, **flags: Values) -> Settings:
 
 def resolve_settings(config: Path | None = None, **flags: Values) -> Resolved[Settings]:
     """Return the effective settings with the origin of each value. Raises the errors of :func:`load_settings`."""
-    resolved = resolve(Settings, list(_layers(config, flags)), "see latentscore.toml.example")
-    resolved.value.remember(flags)
+    layers = list(_layers(config, flags))
+    resolved = resolve(Settings, layers, "see latentscore.toml.example")
+    resolved.value.remember(flags, merged(layers[:-1]))
     return resolved
 
 

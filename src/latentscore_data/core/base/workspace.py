@@ -113,8 +113,10 @@ class Workspace:
             try:
                 lock.acquire(timeout=0)
             except Timeout:
+                held = _read_note(note)
                 raise OutputError(
-                    f"{self.root} is in use {_holder(note)}", "wait for it, or use another --root"
+                    f"{self.root} is in use {held[1] if held else 'by another process'}",
+                    "wait for it, or use another --root",
                 ) from None
         try:
             self._sweep_drafts()
@@ -129,10 +131,10 @@ class Workspace:
         """Return which process holds the lock, for a message, or None if its process is gone or there is none."""
         import psutil
 
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
-            note = self.root / ".lock.json"
-            if psutil.pid_exists(int(json.loads(read_whole(note))["pid"])):
-                return _holder(note)
+        held = _read_note(self.root / ".lock.json")
+        with contextlib.suppress(OverflowError):
+            if held is not None and psutil.pid_exists(held[0]):
+                return held[1]
         return None
 
     def _sweep_drafts(self) -> None:
@@ -180,12 +182,13 @@ class _RunLog(logging.FileHandler):
             super().close()
 
 
-def _holder(note: Path) -> str:
+def _read_note(note: Path) -> tuple[int, str] | None:
+    """Return the process that wrote the lock's note, as a number and for a message; None without a valid note."""
     try:
         held = json.loads(read_whole(note))
-        return f"by process {held['pid']} (lsdata {held['command']}, since {held['since']})"
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return "by another process"
+        return int(held["pid"]), f"by process {held['pid']} (lsdata {held['command']}, since {held['since']})"
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return None
 
 
 def stamp() -> str:

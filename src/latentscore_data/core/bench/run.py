@@ -244,6 +244,7 @@ def score_answers(
         work=score,
         complete=lambda line: not line.get(UNFINISHED) and _audio_is_there(line, files.folder, keep_flac),
         line_key=KEY,
+        drain=service.drain,
     )
     loop |= {"max_in_flight": max_in_flight, "total": len(samples), "progress": progress}
     return run_stage(job, samples, files.results, files.score_failures, **loop)

@@ -12,10 +12,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Floats = NDArray[np.float64]
-
-MIN_DOCUMENTS = 8
-"""Fewer source documents than this get neither intervals nor p-values: these would depend on the draw of documents."""
+from latentscore_data.core.scoring.bootstrap import MIN_DOCUMENTS, by_document, cluster_interval
 
 EXACT_UP_TO_DOCUMENTS = 13
 """Up to this many documents, all 2^n sign patterns are tested; above, a random sample of them."""
@@ -55,12 +52,12 @@ def estimate(
 
     ``values`` and ``documents`` have one entry per row. Raises :class:`ValueError` for values that are not finite.
     """
-    sums, counts = _by_document(values, documents)
+    sums, counts = by_document(values, documents)
     mean = float(sums.sum() / counts.sum())
     reason = too_few(len(sums))
     if reason:
         return Estimate(mean, None, None, int(counts.sum()), len(sums), reason)
-    low, high = _cluster_interval(sums, counts, rng, resamples)
+    low, high = cluster_interval(sums, counts, rng, resamples)
     return Estimate(mean, low, high, int(counts.sum()), len(sums))
 
 
@@ -88,7 +85,7 @@ def sign_flip_p(
     :data:`EXACT_UP_TO_DOCUMENTS`, ``flips`` random sign patterns are tested, and the observed pattern counts as one of
     them (Phipson and Smyth 2010), so the p-value is never zero.
     """
-    sums, _ = _by_document(differences, documents)
+    sums, _ = by_document(differences, documents)
     n = len(sums)
     exact = n <= EXACT_UP_TO_DOCUMENTS
     if exact:
@@ -140,7 +137,7 @@ def _detectable_shift(n: int) -> float:
 
 def cluster_standard_error(values: ArrayLike, documents: Sequence[str]) -> float:
     """Return the standard error of the row mean for rows that are correlated within documents (linearised ratio)."""
-    sums, counts = _by_document(values, documents)
+    sums, counts = by_document(values, documents)
     n = len(sums)
     residuals = sums - sums.sum() / counts.sum() * counts
     return float(np.sqrt(n / (n - 1) * (residuals**2).sum()) / counts.sum())
@@ -164,28 +161,3 @@ def shuffled_partners(documents: Sequence[str], rng: np.random.Generator) -> NDA
     partners = np.empty(n, dtype=np.int64)
     partners[order] = np.roll(order, int(sizes.max()))
     return partners
-
-
-def _by_document(values: ArrayLike, documents: Sequence[str]) -> tuple[Floats, Floats]:
-    """Return the sum and the number of the rows of each document, both of shape (documents,)."""
-    array = np.asarray(values, dtype=np.float64)
-    if array.ndim != 1 or len(array) != len(documents) or len(array) == 0:
-        raise ValueError(f"one value per row is needed: {array.shape} values for {len(documents)} rows")
-    if not np.isfinite(array).all():
-        raise ValueError("values must be finite: a failed row gets the floor score")
-    _, codes = np.unique(np.asarray(documents), return_inverse=True)
-    sums: Floats = np.bincount(codes, weights=array).astype(np.float64)
-    counts: Floats = np.bincount(codes).astype(np.float64)
-    return sums, counts
-
-
-def _cluster_interval(sums: Floats, counts: Floats, rng: np.random.Generator, resamples: int) -> tuple[float, float]:
-    n = len(sums)
-    picks = rng.multinomial(n, np.full(n, 1 / n), size=resamples)
-    means = (picks @ sums) / (picks @ counts)
-    # A percentile interval is too narrow for few documents; Hesterberg's (2015) wider tails correct this.
-    from scipy import stats
-
-    tail = stats.norm.cdf(np.sqrt(n / (n - 1)) * stats.t.ppf((1 - 0.95) / 2, n - 1))
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return float(low), float(high)

@@ -98,14 +98,16 @@ class RemoteRenderer:
             self._sent.difference_update(future for _, future in wave)
 
     def _next_wave(self) -> list[_Waiting]:
-        """Return the requests for one call of the executor; empty at the end. One thread gathers at a time, so that waves
-        are full."""
+        """Return the requests for one call of the executor, without those that were cancelled; empty at the end. One thread
+        gathers at a time, so that waves are full."""
         with self._gathering:
-            first = self._outbox.get()
-            if first is None:
-                self._outbox.put(None)
-                return []
-            return [first, *itertools.islice(self._gather_more(), self._wave_rows and self._wave_rows - 1)]
+            while (first := self._outbox.get()) is not None:
+                more = itertools.islice(self._gather_more(), self._wave_rows and self._wave_rows - 1)
+                wave = [one for one in (first, *more) if one[1].set_running_or_notify_cancel()]
+                if wave:
+                    return wave
+            self._outbox.put(None)
+            return []
 
     def _gather_more(self) -> Iterator[_Waiting]:
         while True:

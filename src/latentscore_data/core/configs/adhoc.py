@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from latentscore import Audio, AudioError, write_audio
+from latentscore import Audio, AudioError
 from latentscore.json_search import JsonObject
 from latentscore.seeds import digest
 from latentscore_data.core.base.errors import LsdataError, OutputError
@@ -24,6 +23,7 @@ from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.summary import Progress, Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.configs.candidate_generation import ask_for_candidates, questions
+from latentscore_data.core.configs.sound_files import check_place
 from latentscore_data.core.llm.types import LLM
 from latentscore_data.core.scoring.acoustic import nothing_asked
 from latentscore_data.core.scoring.best_of import Choice, Improver, choose
@@ -58,7 +58,8 @@ def answer_typed(
     progress = progress or Progress()
     summary = Summary("configs", details={"model": llm.model, "answers": []})
     if audio is not None:
-        _make_folder(audio)
+        with _writing(audio):
+            check_place(audio / "sound.flac")
     with ScoreCache(workspace.score_cache if workspace.root.is_dir() else None) as cache:
         # Before the first question, to find missing dependencies of scorers.
         scorers = make_scorers(ScorerDeps.of_run(settings, workspace, cache, trusted, spend))
@@ -87,14 +88,17 @@ def answer_typed(
     return summary
 
 
-def _make_folder(folder: Path) -> None:
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Convert errors while writing sounds to a folder to :class:`OutputError`."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            raise PermissionError(13, "Permission denied")
+        yield
     except OSError as error:
-        reason = "it is a file" if folder.is_file() else error.strerror or error
-        raise OutputError(f"--audio {folder} cannot hold sound files ({reason})", "name another folder") from None
+        raise OutputError(
+            f"--audio {folder} cannot hold sound files ({error.strerror})", "name another folder"
+        ) from None
+    except AudioError as error:
+        raise OutputError(str(error), "choose another folder with --audio") from None
 
 
 async def _ask_all(rows: list[VibeRow], llm: LLM, settings: Settings) -> list[Candidates | RowFailure]:
@@ -195,9 +199,6 @@ def _answer(
 def _write(sound: Audio, folder: Path, vibe: str, title: str) -> Path:
     slug = re.sub(r"[^a-z0-9]+", "-", vibe.lower()).strip("-")[:48] or "vibe"
     path = folder / f"{slug}-{digest(vibe)[:6]}.flac"
-    _make_folder(folder)
-    try:
-        write_audio(path, sound, {"title": title, "vibe": vibe})
-    except AudioError as error:
-        raise OutputError(str(error), "choose another folder with --audio") from None
+    with _writing(folder):
+        sound.tagged(title=title, vibe=vibe).save(path)
     return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 
 import latentscore
 from latentscore import Answer, Audio, MusicConfigPrompt, write_audio
-from latentscore.audio import format_for
+from latentscore.audio import format_for, make_folder
 from latentscore.errors import AudioError, InvalidConfigError
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.display import OUTPUT, clean, fields_in_lines, print_json, say
@@ -44,11 +45,18 @@ def check_places(out: Path, midi: Path | None, stems: bool) -> None:
     for option, path in (("--out", out), ("--midi", midi)):
         if path is not None:
             with _writing(option):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                if path.is_dir():
-                    raise IsADirectoryError(21, "it is a folder", str(path))
-                if not os.access(path.parent, os.W_OK):
-                    raise PermissionError(13, "Permission denied", str(path))
+                check_place(path)
+
+
+def check_place(path: Path) -> None:
+    """Raise :class:`OSError` if a file cannot be written at ``path``, whose folder need not exist. Creates nothing."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, f"{folder} is a file", str(path))
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
 
 @contextlib.contextmanager
@@ -91,7 +99,7 @@ def render_files(
         audio = latentscore.render(config, seconds, seed, sample_rate, stems=stems)
     audio = audio.tagged(title=piece.title, vibe=piece.vibe)
     with _writing("--out"):
-        write_audio(out, audio)
+        audio.save(out)
     written = [out]
     highest = max((float(np.abs(stem.samples).max()) for stem in audio.stems.values()), default=0.0)
     for layer, stem in audio.stems.items():
@@ -103,6 +111,7 @@ def render_files(
     if midi is not None:
         numbers = config.to_config() if isinstance(config, MusicConfigPrompt) else config
         with _writing("--midi"), _rendering():
+            make_folder(midi)
             latentscore.write_midi(midi, latentscore.compose(numbers, seconds, seed))
         written.append(midi)
     return written, audio
@@ -144,7 +153,7 @@ def mix_files(
     texts = [answer.text for answer in answers if answer.text]
     audio = Audio(mixed.samples, sample_rate, tags={**mixed.tags, "vibe": " / ".join(texts)})
     with _writing("--out"):
-        write_audio(out, audio)
+        audio.save(out)
     return [out], audio
 
 

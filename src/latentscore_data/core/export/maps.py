@@ -34,7 +34,7 @@ from latentscore_data.core.export.dataset import Rows
 from latentscore_data.core.export.tables import Lines, Table, write_table
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.clap_index import ClapIndex
-from latentscore_data.core.vibes.dedupe import choose_embedder, load_embedder
+from latentscore_data.core.vibes.dedupe import EmbedderChoice, choose_embedder, load_embedder
 
 BATCH = 512
 LINE = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
@@ -75,16 +75,20 @@ def embedding_source(kind: str, settings: Settings) -> EmbeddingSource:
             None,
             f"embedding the winners' sound with {settings.scoring.clap_model}; winners scored with it are not rendered again",
         )
-    # By default the embedder that finds near-duplicates.
-    chosen = choose_embedder(
-        settings.dedupe.model_copy(update={"model": settings.export.embedder or settings.dedupe.model})
-    )
+    chosen = chosen_embedder(settings)
     embedder = load_embedder(chosen, "--embedder (export.embedder)")
     return EmbeddingSource(
         embedder.fingerprint,
         lambda rows: embedder.embed([row.vibe_original for row in rows]),
         lambda text: embedder.embed([text])[0],
         f"embedding vibes with {chosen.name} ({chosen.why})",
+    )
+
+
+def chosen_embedder(settings: Settings) -> EmbedderChoice:
+    """Return the embedder of text maps, by default the one that finds near-duplicates."""
+    return choose_embedder(
+        settings.dedupe.model_copy(update={"model": settings.export.embedder or settings.dedupe.model})
     )
 
 

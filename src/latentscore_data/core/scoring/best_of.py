@@ -111,6 +111,10 @@ class Improver(Protocol):
         """Return the row with the found candidates; ``choice`` is the result for its own candidates."""
         ...
 
+    def drain(self) -> None:
+        """Start no more renders, because the run is stopping."""
+        ...
+
     def settle(self, files: Sequence[Path]) -> JsonObject:
         """Decide over all rows of the run whether the found candidates win; return the report."""
         ...
@@ -251,6 +255,11 @@ def scoring_job(
         improved = await improver.improve(row, choice)
         return _scored_line(improved.row, improved.choice, improved.best_index, service) | improved.columns
 
+    def drain() -> None:
+        service.drain()
+        if improver is not None:
+            improver.drain()
+
     return Job(
         "score",
         lambda row: row.row_id,
@@ -259,6 +268,7 @@ def scoring_job(
         complete=lambda line: not (line.get(UNFINISHED) or (retry_failed and _is_short(line))),
         short=_is_short,
         refresh=_refreshed,
+        drain=drain,
     )
 
 
@@ -348,6 +358,7 @@ def score_files(settings: Settings, workspace: Workspace, trusted: frozenset[str
     needs = ScorerDeps(settings.scoring, settings.llm, trusted=trusted)
     return StageFiles(
         typed=settings.typed,
+        replaced=settings.replaced,
         stage="score",
         manifest=workspace.configs_dir / "score.manifest.json",
         inputs=[workspace.candidates] if workspace.candidates.exists() else [],

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from latentscore.seeds import rng_for
+from latentscore_data.core.scoring.bootstrap import MIN_DOCUMENTS, Floats, by_document, cluster_interval
 
-FEW_DOCUMENTS = 8
-"""With fewer source documents than this there is no interval, and the judge's mean difference decides."""
-RESAMPLES = 2000
+RESAMPLES = 4000
 
 
 @dataclass(frozen=True)
@@ -20,7 +18,7 @@ class Paired:
     """One scorer's mean scores of the starts and of the found configs, on the same rows.
 
     ``low`` and ``high`` are the 95 % interval of the mean difference (bootstrap over source documents); None below
-    :data:`FEW_DOCUMENTS`.
+    :data:`MIN_DOCUMENTS`, where the sign of the mean difference decides.
     """
 
     scorer: str
@@ -50,20 +48,12 @@ def compared(scorer: str, pairs: Sequence[tuple[str, float, float]]) -> Paired |
     if not pairs:
         return None
     starts, founds = (np.array([pair[at] for pair in pairs]) for at in (1, 2))
-    low, high = interval(founds - starts, [pair[0] for pair in pairs])
+    low, high = _interval(founds - starts, [pair[0] for pair in pairs])
     return Paired(scorer, float(starts.mean()), float(founds.mean()), low, high, len(pairs))
 
 
-def interval(differences: Any, documents: Sequence[str]) -> tuple[float | None, float | None]:
-    """Return the 95 % bootstrap interval of the mean difference over whole documents; (None, None) below
-    :data:`FEW_DOCUMENTS`."""
-    names = sorted(set(documents))
-    if len(names) < FEW_DOCUMENTS:
+def _interval(differences: Floats, documents: Sequence[str]) -> tuple[float | None, float | None]:
+    sums, counts = by_document(differences, documents)
+    if len(sums) < MIN_DOCUMENTS:
         return None, None
-    place = {name: at for at, name in enumerate(names)}
-    at = np.array([place[name] for name in documents])
-    sums, counts = np.bincount(at, differences, len(names)), np.bincount(at, minlength=len(names))
-    drawn = rng_for("search judge", len(names)).integers(len(names), size=(RESAMPLES, len(names)))
-    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    low, high = np.percentile(means, (2.5, 97.5))
-    return float(low), float(high)
+    return cluster_interval(sums, counts, rng_for("search judge", len(sums)), RESAMPLES)

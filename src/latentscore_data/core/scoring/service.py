@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -23,6 +23,7 @@ from latentscore.json_search import JsonObject
 from latentscore.seeds import digest
 from latentscore_data.core.base.closing import Closing
 from latentscore_data.core.base.errors import LsdataError, OutputError
+from latentscore_data.core.base.loop import NotAttempted
 from latentscore_data.core.base.settings import ScoringSettings
 from latentscore_data.core.base.workers import WorkerFailure
 from latentscore_data.core.scoring.cache import ScoreCache
@@ -131,6 +132,7 @@ class _RenderJob:
     key: str
     pairs: list[_Pair]
     request: RenderRequest | None = None
+    render: Future[Rendered] | None = None
     rendered: Rendered | None = None
     error: BaseException | None = None
     vectors: dict[str, Vectors | Unscored] = field(default_factory=lambda: {})
@@ -183,7 +185,7 @@ class ScoringService(Closing):
         self._lock = threading.Lock()
         self._waiting: dict[tuple[str, bool], _RenderJob] = {}
         self._to_score: queue.SimpleQueue[_RenderJob | None] = queue.SimpleQueue()
-        self._closed = False
+        self._closed = self._draining = False
         self._scoring = threading.Thread(target=self._score_loop, name="scoring", daemon=True)
         self._scoring.start()
 
@@ -191,7 +193,8 @@ class ScoringService(Closing):
         """Return the future of one pair's scored render; ``payload`` is a whole answer or its config.
 
         A payload that cannot be rendered gives a reason in the scored render. The future raises only errors that end the run
-        (:class:`LsdataError`) and bugs.
+        (:class:`LsdataError`), bugs, and :class:`NotAttempted` for a sound that is not rendered because of :meth:`drain` or
+        :meth:`close`.
         """
         pair = _Pair(vibe, config_of(payload), want_audio)
         if not pair.config:
@@ -236,6 +239,15 @@ class ScoringService(Closing):
         """Return the vector of a payload's sound, shape (dim,); None if it is not in the cache."""
         return self._cache.vector(scorer.embedding_fingerprint, self.sound_key(config_of(payload)))
 
+    def drain(self) -> None:
+        """Start no more renders, because the run is stopping. Renders that have begun are finished and scored."""
+        with self._lock:
+            self._draining = True
+            waiting = list(self._waiting.values())
+        for job in waiting:
+            if job.render is not None:
+                job.render.cancel()
+
     def close(self) -> None:
         """End the worker processes; work that has not started is cancelled."""
         if self._closed:
@@ -274,9 +286,13 @@ class ScoringService(Closing):
             if one in self._waiting and (one == slot or not self._waiting[one].pairs[0].outcomes):
                 self._waiting[one].add(pair)
                 return
+        if self._draining:
+            pair.future.set_exception(NotAttempted())
+            return
         request = RenderRequest(key, pair.config, [pair.vibe], pair.want_audio)
         job = self._waiting[slot] = _RenderJob(key, [pair], request)
-        self._renderer.submit(request).add_done_callback(lambda done: self._rendered(job, slot, done))
+        job.render = self._renderer.submit(request)
+        job.render.add_done_callback(lambda done: self._rendered(job, slot, done))
 
     def _rendered(self, job: _RenderJob, slot: tuple[str, bool], done: Future[Rendered]) -> None:
         """Called in a thread of the renderer."""
@@ -284,7 +300,7 @@ class ScoringService(Closing):
             with self._lock:
                 self._waiting.pop(slot, None)
             for pair in job.pairs:
-                pair.future.set_exception(CancelledError())
+                pair.future.set_exception(NotAttempted())
             return
         error = done.exception()
         if error is None:

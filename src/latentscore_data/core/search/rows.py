@@ -98,6 +98,10 @@ class RowSearch:
         fewest, most = ROWS_IN_FLIGHT
         return min(max(fewest, self.everyone.at_once // self.settings.batch), most)
 
+    def drain(self) -> None:
+        """Start no more renders of searches, because the run is stopping."""
+        self.searcher.service.drain()
+
     async def improve(self, row: ConfigRow, choice: Choice) -> Improved:
         """Search from the row's candidates. All scorers score the best config of each batch."""
         vibe, given = row.vibe_original, row.config_candidates

@@ -133,14 +133,16 @@ class Searcher:
         weights, (low, high) = known.astype(float).reshape(shape), np.array(BOUNDS).T
         return weights if ((weights >= low) & (weights <= high)).all() else None
 
-    def search(self, vibe: str, model: Sequence[Config], held: Sequence[str] = ()) -> VibeSearch:
+    def search(self, vibe: str, model: Sequence[Config], held: Sequence[str] = (), seed: int = 0) -> VibeSearch:
         """Return a search for one vibe from its valid payloads, fitting the surrogate if needed.
 
-        A change of a field in ``held`` from its label in the first payload costs as much as one of a named field.
+        A change of a field in ``held`` from its label in the first payload costs as much as one of a named field. Another
+        ``seed`` renders other configs.
         """
         self.prepare()
         vector = partial(self.service.vector, self.guide) if isinstance(self.guide, EmbeddingScorer) else None
-        return VibeSearch(vibe, model, self.guide, self.settings, self.surrogate, vector, held)
+        settings = self.settings.model_copy(update={"seed": self.settings.seed + seed})
+        return VibeSearch(vibe, model, self.guide, settings, self.surrogate, vector, held)
 
     def run(self, vibe: str, model: Sequence[Config]) -> Found:
         """Run the whole search."""

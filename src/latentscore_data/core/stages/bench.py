@@ -247,7 +247,8 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
     versions |= scorer_versions(ScorerDeps(settings.scoring, settings.llm))
     found = [path for path in inputs if path is not None and path.exists()]
     decisive = {**bench, **depends.settings, "scoring": scoring}
-    return [StageFiles("bench", workspace.bench_dir / "manifest.json", found, decisive, versions, settings.typed)]
+    flags = settings.typed, settings.replaced
+    return [StageFiles("bench", workspace.bench_dir / "manifest.json", found, decisive, versions, *flags)]
 
 
 STAGE = Stage("bench", stage_files, missing, run_bench, estimate=estimate, finished_mark="manifest.json")

@@ -14,7 +14,14 @@ from latentscore_data.core.base.display import progress, say
 from latentscore_data.core.base.errors import InputError, LsdataError, raised_by
 from latentscore_data.core.base.jsonl import Line, read_lines
 from latentscore_data.core.base.ledger import Ledger, SpendTracker
-from latentscore_data.core.base.manifest import FileFact, StageFiles, read_manifest, stale_reasons, write_manifest
+from latentscore_data.core.base.manifest import (
+    FileFact,
+    StageFiles,
+    note_flags,
+    read_manifest,
+    stale_reasons,
+    write_manifest,
+)
 from latentscore_data.core.base.row_files import RowFiles
 from latentscore_data.core.base.rows import VibeRow
 from latentscore_data.core.base.settings import Settings
@@ -126,6 +133,8 @@ def unchanged(
     facts: dict[Path, FileFact] = {}
     if any(stale_reasons(half, workspace.root, facts) for half in halves):
         return None
+    for half in halves:
+        note_flags(half)
     manifests = [read_manifest(half.manifest) or {} for half in halves]
     summary = Summary("configs", fresh=True)
     for manifest in manifests:
@@ -429,6 +438,7 @@ def generate_files(settings: Settings, workspace: Workspace) -> StageFiles:
     decides = ("n", "temperature", "top_p", "max_tokens", "limit", "splits", "seed")
     return StageFiles(
         typed=settings.typed,
+        replaced=settings.replaced,
         stage="configs",
         manifest=workspace.configs_dir / "generate.manifest.json",
         inputs=[path for split in settings.configs.splits if (path := workspace.vibes(split)).exists()],

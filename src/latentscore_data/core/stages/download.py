@@ -182,6 +182,7 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
     return [
         StageFiles(
             typed=settings.typed,
+            replaced=settings.replaced,
             stage="download",
             manifest=workspace.texts_dir / "manifest.json",
             inputs=[file for source in sources if source.path is not None for file in local_files(source.path)],

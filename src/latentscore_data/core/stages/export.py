@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -258,9 +259,15 @@ def _export_dataset(export: ExportJob) -> Summary:
             "parquet": "yes" if parquet else f"no ({install('hub')} for it)",
             **facts.converted,
         },
-        "python -c \"import datasets; print(datasets.load_dataset('{target}'))\"",
+        _load_with_datasets("'{target}'"),
         origin.missing_notices(),
     )
+
+
+def _load_with_datasets(arguments: str) -> str:
+    """Return the command that loads an export with ``datasets``; it installs that package first if it is missing."""
+    load = f'python -c "import datasets; print(datasets.load_dataset({arguments}))"'
+    return load if find_spec("datasets") else f"{install('hub')} && {load}"
 
 
 def _answers(settings: Settings, workspace: Workspace) -> list[Preference]:
@@ -325,7 +332,7 @@ def _export_chat(export: ExportJob) -> Summary:
     return export.summary(
         sum(messages.values()),
         {"messages": sum(messages.values()), "preference pairs": sum(pairs.values())},
-        "python -c \"import datasets; print(datasets.load_dataset('{target}', 'sft'))\"",
+        _load_with_datasets("'{target}', 'sft'"),
     )
 
 
@@ -393,20 +400,28 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
     """Return the inputs of exports, and the settings that determine them."""
     chosen = settings.export.model_dump(mode="json")
     inputs = [path for split in settings.export.splits if (path := workspace.scored(split)).exists()]
-    if settings.export.marks and (marks := marks_file(workspace.root)).exists():
+    if (settings.export.marks or settings.export.leave_out_bad) and (marks := marks_file(workspace.root)).exists():
         inputs.append(marks)
     if "model" in chosen["kinds"]:
         # A finished run's mark contains the hashes of all its files.
         inputs += sorted(workspace.train_dir.glob("*/DONE"))
-    embedder = settings.export.embedder or settings.dedupe.model
+    decisive = {**chosen, "embedder": maps.chosen_embedder(settings).version}
+    if settings.export.map_kind == "audio":
+        decisive["clap"] = [settings.scoring.clap_backend, settings.scoring.clap_model]
+    if {"dataset", "report"} & set(chosen["kinds"]):  # they contain the findings of lsdata check
+        limits = settings.check.model_dump(mode="json", exclude={"sounds"})
+        decisive |= {f"check.{name}": value for name, value in limits.items()}
+        decisive["dedupe.threshold"] = settings.dedupe.threshold
+        inputs += [path for path in settings.check.suites if path.exists()]
     return [
         StageFiles(
             "export",
             workspace.export_dir / "manifest.json",
             inputs,
-            {**chosen, "embedder": embedder},
+            decisive,
             {"lsdata": __version__},
             settings.typed,
+            settings.replaced,
         )
     ]
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.layers import leaves, merge
 from latentscore_data.core.base.ledger import Usage, totals
 from latentscore_data.core.base.manifest import FileFact, StageFiles, read_manifest, stale_reasons
 from latentscore_data.core.base.settings import Settings
@@ -38,10 +41,11 @@ def look(settings: Settings, workspace: Workspace, reload: Reload) -> list[Stage
     """Return every stage's state. A stage with a valid manifest and unchanged inputs and settings is fresh."""
     facts: dict[Path, FileFact] = {}
     found: list[StageStatus] = []
+    as_typed = _reloaded(settings, reload)
     for stage in STAGES:
         try:
             one = stage_named(stage)
-            parts = [_as_run(part, one, settings, workspace, reload) for part in one.files(settings, workspace)]
+            parts = [_as_run(part, one, workspace, as_typed) for part in one.files(settings, workspace)]
         except InputError as error:  # an input, such as a folder of texts, was deleted
             found.append(StageStatus(stage, "stale", [error.message]))
             continue
@@ -53,16 +57,53 @@ def look(settings: Settings, workspace: Workspace, reload: Reload) -> list[Stage
     return found
 
 
-def _as_run(part: StageFiles, stage: Stage, settings: Settings, workspace: Workspace, reload: Reload) -> StageFiles:
+def _reloaded(settings: Settings, reload: Reload) -> Callable[[JsonObject], Settings]:
+    """Return a function from the flags of a run to the settings with them, which loads each set of flags once.
+
+    The flags of this call, such as those of ``--sample``, always hold.
+    """
+    loaded: dict[str, Settings] = {}
+
+    def load(typed: JsonObject) -> Settings:
+        key = json.dumps(typed, sort_keys=True)
+        if key not in loaded:
+            loaded[key] = reload(**merge(typed, settings.typed), paths={"root": settings.paths.root})
+        return loaded[key]
+
+    return load
+
+
+def _as_run(
+    part: StageFiles, stage: Stage, workspace: Workspace, as_typed: Callable[[JsonObject], Settings]
+) -> StageFiles:
     """Return a part of a stage under the settings of its last run, with the flags of that run.
 
-    Each part has its own flags: an interrupted or running stage has written the manifest of its first part only.
+    A flag does not hold any more if the value that it replaced in the settings file was changed after the run. Each part has
+    its own flags: an interrupted or running stage has written the manifest of its first part only.
     """
-    typed = (read_manifest(part.manifest) or {}).get("typed", {})
+    manifest = read_manifest(part.manifest) or {}
+    typed = manifest.get("typed", {})
     if not typed:
         return part
-    again = stage.files(reload(**typed, paths={"root": settings.paths.root}), workspace)
+    settings = as_typed(typed)
+    if "replaced" in manifest:  # an earlier version did not write it
+        settings = as_typed(_unchanged(typed, manifest["replaced"], settings.replaced))
+    again = stage.files(settings, workspace)
     return next((one for one in again if one.manifest == part.manifest), part)
+
+
+def _unchanged(typed: JsonObject, before: JsonObject, now: JsonObject) -> JsonObject:
+    """Return the flags whose replaced values are the same before and now."""
+    then, today = dict(leaves(before)), dict(leaves(now))
+
+    def kept(values: JsonObject, prefix: str) -> JsonObject:
+        return {
+            name: kept(cast(JsonObject, value), f"{prefix}{name}.") if isinstance(value, dict) else value
+            for name, value in values.items()
+            if isinstance(value, dict) or then.get(prefix + name) == today.get(prefix + name)
+        }
+
+    return kept(typed, "")
 
 
 def _look_at(part: StageFiles, workspace: Workspace, facts: dict[Path, FileFact]) -> StageStatus:

@@ -41,6 +41,7 @@ from latentscore_data.core.training.prepare import (
     prepare,
     training_files,
 )
+from latentscore_data.core.training.run import check_start
 from latentscore_data.core.training.sweep import best, members, table
 
 log = logging.getLogger(__name__)
@@ -108,6 +109,8 @@ def train_one(
         check_lengths(run, say)
         if not how.agreed:
             agree(settings, how, runs=1)
+    else:
+        _check_start(run, settings, how)
     open_run(run.folder, run.spec, resume=how.resume == "auto", force=how.force)
     run.write_data()
     was_done = run.folder.done
@@ -129,6 +132,16 @@ def train_one(
             evaluate_run(run.folder, settings, require=how.require_improvement, say=say, spend=how.spend)
         )
     return summary
+
+
+def _check_start(run: Prepared, settings: Settings, how: StartOptions) -> None:
+    """Raise the errors that would prevent the start of a run here or on Ray, before its folder is made or emptied."""
+    if run.folder.done and how.resume == "auto":
+        return
+    if settings.train.on == "ray":
+        require("ray", "ray", "training on Ray")
+    else:
+        check_start(run.spec, run.folder.path.parent)
 
 
 def _prepare(settings: Settings, choices: Choices, say: Callable[[str], None], rows: Rows | None = None) -> Prepared:
@@ -262,10 +275,13 @@ def run_sweep(settings: Settings, family: str, choices: Choices, how: StartOptio
     """
     workspace, total = Workspace(settings.paths.root), Summary(f"sweep {family}")
     runs = members(family, choices)
-    folders = {name: _prepare(settings, run, log.info).folder for name, run in runs.items()}
+    prepared = {name: _prepare(settings, run, log.info) for name, run in runs.items()}
     if settings.train.on == "modal":
         agree(settings, how, runs=len(runs))
         how = replace(how, yes=True, agreed=True)
+    else:
+        for run in prepared.values():
+            _check_start(run, settings, how)
     path = workspace.train_dir / f"sweep-{choices.kind}-{family}.json"
     records: dict[str, dict[str, Any]] = {}
     for name, member in runs.items():
@@ -278,9 +294,9 @@ def run_sweep(settings: Settings, family: str, choices: Choices, how: StartOptio
             why = error.message if isinstance(error, LsdataError) else f"{type(error).__name__}: {error}"[:500]
             say(f"{family}:{name} failed: {why}")
             total.failed["run"] += 1
-            records[name] = {"run_id": folders[name].run_id, "status": "failed", "error": why}
+            records[name] = {"run_id": prepared[name].folder.run_id, "status": "failed", "error": why}
         else:
-            records[name] = folders[name].record()
+            records[name] = prepared[name].folder.record()
             total.add(summary)
             total.outputs += summary.outputs
         lines = table(records)
@@ -302,9 +318,8 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
     left_out = {**dict.fromkeys(("skip", "modal", "on"), True), **unnamed(settings.train)}
     decisive = settings.train.model_dump(mode="json", exclude=left_out)
     versions = {"prompt": config_prompt_hash(settings.prompts)}
-    return [
-        StageFiles("train", workspace.train_dir / "manifest.json", sorted(inputs), decisive, versions, settings.typed)
-    ]
+    flags = settings.typed, settings.replaced
+    return [StageFiles("train", workspace.train_dir / "manifest.json", sorted(inputs), decisive, versions, *flags)]
 
 
 def preflight(settings: Settings) -> list[LsdataError]:

@@ -272,6 +272,7 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
     return [
         StageFiles(
             typed=settings.typed,
+            replaced=settings.replaced,
             stage="vibes",
             manifest=workspace.vibes_dir / "manifest.json",
             inputs=workspace.text_files(),

@@ -22,7 +22,14 @@ from latentscore_data.core.base.jsonl import replace_json
 from latentscore_data.core.base.manifest import utc_now
 from latentscore_data.core.base.rows import selection_scorers
 from latentscore_data.core.base.settings import Recipe
-from latentscore_data.core.models.base_models import BASE_FILE, adapter_base, load_base, pick_device, weights_digest
+from latentscore_data.core.models.base_models import (
+    BASE_FILE,
+    adapter_base,
+    check_base,
+    load_base,
+    pick_device,
+    weights_digest,
+)
 from latentscore_data.core.models.ranks import is_first
 from latentscore_data.core.models.runs import RunFolder
 from latentscore_data.core.models.spec import TrainSpec
@@ -68,9 +75,7 @@ def run_training(
     if folder.done:
         say(f"run {folder.run_id} is finished")
         return folder.record()
-    for module in ("torch", "transformers", "trl", "peft"):
-        require(module, "ml", "training")
-    check_tracker(spec)
+    check_libraries(spec)
     started = time.monotonic()
     before = float(folder.record().get("seconds", 0.0))
     if folder.record().get("spec_hash", spec.hash()) != spec.hash() and (newest := folder.newest_checkpoint()):
@@ -129,8 +134,21 @@ def _train(spec: TrainSpec, folder: RunFolder, watching: Watching) -> dict[str, 
     return {"metrics": figures(watch.history), "health": watch.findings}
 
 
-def check_tracker(spec: TrainSpec) -> None:
-    """Raise :class:`MissingError` unless the tracker's library is installed."""
+def check_start(spec: TrainSpec, runs: Path) -> None:
+    """Raise :class:`MissingError` if a library, the base model or the GPU of a run is missing here.
+
+    ``runs`` is the folder of the training runs, whose ids are also names of base models. Loads no model, downloads and
+    writes nothing.
+    """
+    check_libraries(spec)
+    check_base(spec.base_model, runs=runs)
+    pick_device(spec.device)
+
+
+def check_libraries(spec: TrainSpec) -> None:
+    """Raise :class:`MissingError` unless the libraries of training and the tracker's are installed."""
+    for module in ("torch", "transformers", "trl", "peft", "datasets"):
+        require(module, "ml", "training")
     if spec.tracker != "none" and importlib.util.find_spec(spec.tracker) is None:
         raise MissingError(
             f"train.tracker is {spec.tracker}, which is not installed",
