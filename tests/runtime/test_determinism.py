@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import pytest
 from listening import random_words
 
 import latentscore
-from latentscore import InvalidConfigError, MusicConfigPrompt, render
+from latentscore import InvalidConfigError, MusicConfigPrompt, compose, render
 from latentscore.synth import engine
+from latentscore.synth.context import RenderContext
 
 SOURCE = str(Path(latentscore.__file__).parents[1])
 
@@ -74,6 +76,29 @@ def test_two_threads_share_a_piece_and_give_the_bytes_of_one(number: int, monkey
     both = render(words, 6.0, 7, 22_050, threads=2)
     assert len(workers) == 2
     assert both.samples.tobytes() == alone.samples.tobytes()
+
+
+def test_no_frame_is_mixed_before_every_group_has_cleared_its_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
+    score = compose(MusicConfigPrompt(**random_words(0)).to_config(), 12.0, 7)
+    # The first note is late, so that no bar before it has anything that the room would wait for.
+    late = [{layer: [n for n in notes if n.start >= 8.0] for layer, notes in bar.items()} for bar in score.bars]
+    score = replace(score, bars=late)
+    begun: set[int] = set()
+    mixed_after: list[int] = []
+    add_group, move = engine.Player.add_group, engine.Player.move
+
+    def watched_group(player: engine.Player, number: int, notes: Any) -> None:
+        begun.add(number)
+        add_group(player, number, notes)
+
+    def watched_move(player: engine.Player, at: int, frames: int) -> None:
+        mixed_after.append(len(begun))
+        move(player, at, frames)
+
+    monkeypatch.setattr(engine.Player, "add_group", watched_group)
+    monkeypatch.setattr(engine.Player, "move", watched_move)
+    engine.mix_layers(score, RenderContext(score.piece, 48_000), engine.GROUPS, threads=2)
+    assert mixed_after[0] == len(engine.GROUPS)
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1.5, "2", True, None])

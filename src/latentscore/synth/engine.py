@@ -143,18 +143,22 @@ def mix_layers(
     # Other memory is freed as soon as the groups are mixed.
     mixed = dry[0] if dry.nbytes <= _SCRATCH_BYTES else np.empty((2, total), np.float32)
     player = Player(context, total, groups, dry)
-    fade = _fade_curve(piece.seconds - closing_beat(piece) * context.seconds_per_beat, total, rate)
+    closing_seconds = piece.seconds - closing_beat(piece) * context.seconds_per_beat
+    # Tails included, and not longer than half of a short piece.
+    fade_frames = min(round(0.9 * closing_seconds * rate), total // 2)
     bars = (*score.bars, score.closing)
     complete = _complete_frames(bars, context, total)
 
     def play(number: int, bar: int) -> None:
+        if bar == 0:
+            dry[number] = 0.0
         player.add_group(number, bars[bar])
 
     def mix(block: int) -> None:
         at, frames = block * MIX_FRAMES, min(MIX_FRAMES, total - block * MIX_FRAMES)
         player.move(at, frames)
         player.mix_into(mixed, at, frames)
-        _fade(mixed[:, at : at + frames], fade, at + frames - total)
+        _fade(mixed[:, at : at + frames], at - (total - fade_frames), fade_frames)
 
     def process(block: int) -> None:
         if then is not None:
@@ -173,10 +177,11 @@ def mix_layers(
 def _complete_frames(bars: Sequence[Mapping[str, Sequence[Note]]], context: RenderContext, total: int) -> list[int]:
     """Return, for each number of bars, the first frames of the piece in which no later bar has a note."""
     complete = [total]
-    for bar in reversed(bars):
+    for bar in reversed(bars[1:]):
         starts = [context.place(note.start) for notes in bar.values() for note in notes]
         complete.append(min([complete[-1], *starts]))
-    return complete[::-1]
+    # No frame is complete before the first bar, which clears the buffers.
+    return [0, *reversed(complete)]
 
 
 MIX_FRAMES = 24 * space.STEP
@@ -187,26 +192,23 @@ _scratch = threading.local()
 
 
 def scratch(shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Return zeros in memory that each thread reuses, because new memory costs more time than filling with zeros.
+    """Return memory, of any content, that each thread reuses, because new memory costs more time than clearing it.
 
     Valid until the next call in the same thread. Memory above 64 MiB is not reused.
     """
     size = math.prod(shape)
     if 4 * size > _SCRATCH_BYTES:
-        return np.zeros(shape, np.float32)
+        return np.empty(shape, np.float32)
     if getattr(_scratch, "memory", None) is None or len(_scratch.memory) < size:
         _scratch.memory = np.empty(size, np.float32)
-    zeros = _scratch.memory[:size].reshape(shape)
-    zeros[...] = 0.0
-    return zeros
+    return _scratch.memory[:size].reshape(shape)
 
 
 class Player:
     """Renders a piece: takes bars of notes and returns the mix with its room.
 
     Notes are added to dry buffers of ``frames`` frames and cut at their end. Taking blocks of ``space.STEP`` frames
-    gives the same bytes as taking the whole piece. ``dry`` is memory for the buffers: zeros of shape (groups, 2,
-    frames).
+    gives the same bytes as taking the whole piece. ``dry`` is memory for the buffers, of shape (groups, 2, frames).
     """
 
     def __init__(
@@ -396,15 +398,10 @@ class Sway:
         return swell * (1.0 - drift), swell * (1.0 + drift)
 
 
-def _fade_curve(seconds: float, frames: int, rate: int) -> NDArray[np.float32]:
-    """The gains of the last nine tenths of ``seconds``: to zero along a cosine, tails included."""
-    length = min(round(0.9 * seconds * rate), frames // 2)
-    return np.float32(0.5) + np.float32(0.5) * sine(np.linspace(0.25, 0.75, length))
-
-
-def _fade(samples: Stereo, curve: NDArray[np.float32], end: int) -> None:
-    """Fade what of ``samples`` lies within the curve; they end at its end plus ``end``."""
-    begin = len(curve) + end - samples.shape[1]
-    skipped = max(-begin, 0)
+def _fade(samples: Stereo, first: int, length: int) -> None:
+    """Fade to zero along a cosine of ``length`` frames, of which ``samples`` begin at frame ``first``; before it they stay
+    as they are."""
+    skipped = max(-first, 0)
     if skipped < samples.shape[1]:
-        samples[:, skipped:] *= curve[begin + skipped : len(curve) + end]
+        turns = np.linspace(0.25, 0.75, length)[first + skipped : first + samples.shape[1]]
+        samples[:, skipped:] *= np.float32(0.5) + np.float32(0.5) * sine(turns)
