@@ -398,6 +398,9 @@ def main() -> None:
     """The console entry point."""
     # Nothing that is imported becomes garbage, and looking for some in it takes a sixth of the time to start.
     gc.disable()
+    # The threads of numpy's OpenBLAS wait in a loop for 2**this cycles before they sleep. The usual 2**28 cycles are
+    # 0.1 s of each core at every start; matrix products take as long with 2**20.
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "20")
     streams.protect()
     try:
         try:
