@@ -7,7 +7,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from latentscore.errors import AudioError, InvalidConfigError, LatentScoreError, MapError, ModelError
-from latentscore.labels import FIELDS
 from latentscore.version import RENDERER_VERSION
 
 if TYPE_CHECKING:
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
         random_config,
         schema_hash,
     )
+    from latentscore.labels import FIELDS
     from latentscore.loudness import integrated_lufs, true_peak
     from latentscore.synth.excerpt import render_excerpt
     from latentscore.synth.midi import write_midi
@@ -43,6 +43,7 @@ _NAMES = {
     "audio": "Audio Metadata read_audio write_audio",
     "config": "MusicConfig MusicConfigPrompt MusicConfigPromptPayload MusicConfigUpdate Step Palette PaletteColor "
     "convert_config parse_config parse_payload random_config schema_hash",
+    "labels": "FIELDS",
     "loudness": "integrated_lufs true_peak",
     "api.compat": "answer render arender stream astream live prefetch save_wav RenderHooks StreamHooks SAMPLE_RATE Streamable Track",
     "api.streaming": "Playlist AudioStream LiveStream",

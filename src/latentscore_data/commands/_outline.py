@@ -8,13 +8,14 @@ from __future__ import annotations
 import functools
 import inspect
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
 from typer.core import TyperCommand
 
-from latentscore.json_search import JsonObject
+if TYPE_CHECKING:
+    from latentscore.json_search import JsonObject
 
 OUTLINES = Path(__file__).with_name("help.json")
 TYPES = {"boolean": bool, "float": float, "int": int, "path": Path, "str": str}

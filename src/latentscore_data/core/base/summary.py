@@ -7,10 +7,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import EXIT_SOME_FAILED
 
 if TYPE_CHECKING:
+    from latentscore.json_search import JsonObject
     from latentscore_data.core.base.ledger import Usage
 
 RETRYABLE_KINDS = frozenset({"transient", "answer", "render", "score"})
