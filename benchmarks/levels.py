@@ -21,7 +21,7 @@ from latentscore.synth.score import compose
 from latentscore.synth.styles import LEVELS_DB
 
 MORE_DB = {
-    "bells": 7.1, "pluck": 6.0, "brass_hit": 1.0, "arp_accent": 3.0, "chime": 5.9, "bells_dense": 1.0, "piano_note": 10.0, "blip": 0.0, "blip_random": 2.3,
+    "bells": 7.1, "pluck": 6.0, "brass_hit": 1.0, "arp_accent": 3.0, "chime": 5.9, "bells_dense": 1.0, "piano_note": 10.0, "blip": -0.2, "blip_random": 2.3,
     "shimmer_slow": 0.8, "crystal": 8.0, "glitch": 5.5, "stars": 4.4, "minimal": 7.3, "heartbeat": 5.5,
     "soft_four": -3.0, "hats_only": 1.5, "electronic": 2.7, "kit_light": 1.5, "kit_medium": 1.5, "military": 1.5,
     "tabla_essence": 5.5, "brush": 1.5, "wind": -1.5,

@@ -74,7 +74,7 @@ LEVELS_DB: Mapping[str, Mapping[str, float]] = {
         "pluck": 11.4,
         "chime": 1.1,
         "bells_dense": -0.4,
-        "blip": 4.1,
+        "blip": 3.9,
         "blip_random": 5.8,
         "brass_hit": -9.1,
         "wind": 10.7,

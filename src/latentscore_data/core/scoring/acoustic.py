@@ -63,7 +63,7 @@ TYPICAL: dict[str, tuple[float, float]] = {
     "drop": (9.41, 2.16),
     "gaps": (0.0861, 0.0704),
     "loudness_range": (18.0, 5.42),
-    "centroid": (8.4, 0.754),
+    "centroid": (8.39, 0.754),
     "bandwidth": (1.67, 0.326),
     "flatness": (-25.6, 7.75),
     "low_share": (-5.72, 3.26),
