@@ -38,10 +38,14 @@ STEPS = {
     "render": ("render", "a storm", "--seconds", "60", "--out", "out/storm.flac"),
     "mix": ("render", "dawn", "fog", "--crossfade", "2", "--seconds", "60", "--out", "out/mix.flac"),
     "bundle": ("studio", "--bundle", "out/bundle", "--split", "TEST"),
-    "train": ("train", "sft", "--base-model", "tiny-random", "--max-steps", "4", "--run-id", "first"),
+    # Answers as labels, because JSON of a model after four steps may fill the limit of tokens, which takes minutes.
+    "train": (
+        "train", "sft", "--base-model", "tiny-random", "--max-steps", "4", "--run-id", "first", "--set", "answer=labels",
+    ),
     "improve": (
         "improve", "--name", "i", "--model", "first", "--base-model", "tiny-random", "--rounds", "1", "--n", "2",
         "--limit", "2", "--scorer", "acoustic", "--judge", "judge.py:score", "--seconds", "2", "--set", "dpo.margin=0",
+        "--set", "answer=labels",
     ),
     "model": ("export", "model", "first"),
     "run-all": ("run-all", "--sample", "--skip", "train"),
