@@ -10,7 +10,7 @@ import os
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +30,7 @@ Model = str | Callable[[str], Reply | Awaitable[Reply]]
 
 
 Parsed = TypeVar("Parsed")
+Returned = TypeVar("Returned")
 
 
 def ask(what: Given | Answer, model: Model) -> Answer:
@@ -48,18 +49,27 @@ async def ask_async(what: Given | Answer, model: Model) -> Answer:
     function = make_model(model)
     if inspect.iscoroutinefunction(function):
         return _answered(await function(text), model, text)
-    context, pool = contextvars.copy_context(), _model_threads(os.getpid())
-    reply = await asyncio.get_running_loop().run_in_executor(pool, lambda: context.run(function, text))
+    reply = await in_own_threads("latentscore-model", None, function, text)
     return _answered(await reply if inspect.isawaitable(reply) else reply, model, text)
 
 
-@cache
-def _model_threads(process: int) -> ThreadPoolExecutor:
-    """Return the threads that call functions in async code in a process; a forked process cannot use those of its parent.
+Most = Callable[[], int] | None
+"""Returns the largest number of threads; None for that of :class:`ThreadPoolExecutor`."""
+
+
+async def in_own_threads(name: str, most: Most, function: Callable[..., Returned], *arguments: Any) -> Returned:
+    """Call a slow function as :func:`asyncio.to_thread` does, in threads with this name; ``most`` is called once per process.
 
     The event loop's own threads would be occupied by slow calls, and streams would wait for them.
     """
-    return ThreadPoolExecutor(thread_name_prefix="latentscore-model")
+    call = partial(contextvars.copy_context().run, function, *arguments)
+    return await asyncio.get_running_loop().run_in_executor(_threads(os.getpid(), name, most), call)
+
+
+@cache
+def _threads(process: int, name: str, most: Most) -> ThreadPoolExecutor:
+    """Return the threads of a process with this name; a forked process cannot use those of its parent."""
+    return ThreadPoolExecutor(most and most(), name)
 
 
 def make_model(model: Model) -> Callable[[str], Any]:

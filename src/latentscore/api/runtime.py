@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from latentscore.api.answers import Answer, Given, to_answer
-from latentscore.api.models import Model, ask, ask_async
+from latentscore.api.models import Model, ask, ask_async, in_own_threads
 from latentscore.audio import Audio, Metadata
 from latentscore.config import MusicConfigUpdate
 from latentscore.errors import InvalidConfigError
@@ -75,26 +72,8 @@ async def arender(
     """
     _one_of(map, model)
     found = await ask_async(what, model) if model is not None else await asyncio.to_thread(to_answer, what, map)
-    return await asyncio.get_running_loop().run_in_executor(
-        _render_threads(os.getpid()),
-        render_answer,
-        found.updated(update),
-        seconds,
-        seed,
-        sample_rate,
-        stems,
-        loop,
-        threads,
-    )
-
-
-@cache
-def _render_threads(process: int) -> ThreadPoolExecutor:
-    """Return the threads of :func:`arender` in a process; a forked process cannot use those of its parent.
-
-    The event loop's own threads would be occupied by renders, and streams would wait for them.
-    """
-    return ThreadPoolExecutor(available_cores(), "latentscore-render")
+    piece = found.updated(update), seconds, seed, sample_rate, stems, loop, threads
+    return await in_own_threads("latentscore-render", available_cores, render_answer, *piece)
 
 
 def answer(
