@@ -54,7 +54,7 @@ OWN_PROMPTS = ("v1",)
 def system_for(prompts: PromptsSettings) -> str:
     """The system message that asks for a config. Raises :class:`InputError` for a file that cannot be used."""
     named = prompts.system
-    system = config_system() if named is None or named in OWN_PROMPTS else _read_system(Path(named).expanduser())
+    system = config_system() if named is None or named in OWN_PROMPTS else _read_system(Path(named))
     return system + example_messages(prompts.examples)
 
 

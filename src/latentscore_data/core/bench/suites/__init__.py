@@ -25,7 +25,7 @@ def suite_file(suite: str) -> Path | None:
     """Return the user's file of a suite; None for a bundled one. Raises :class:`InputError` for an unknown name."""
     if suite in SUITES:
         return None
-    path = Path(suite).expanduser()
+    path = Path(suite)
     if not path.is_file():
         raise InputError(
             f"unknown suite {suite}", f"suites are {', '.join(SUITES)}, or a JSONL file with a vibe in each line"
