@@ -64,7 +64,8 @@ test-slow: setup  ## real weights (Gemma 3 270M, SmolLM2 135M) and a real llama.
 test-pythons:  ## the base install, the sample and the tests that need no extra, under Python 3.12 and 3.13 where they are here
 	tools/other-pythons
 
-docs: setup  ## the documents that are made from the code
+docs: setup  ## what is made from the code: documents, and the arrays of the tables of meaning
+	$(BIN)/python tools/meaning.py
 	$(BIN)/python docs/make.py
 
 pictures: setup  ## the pictures of the studio in README and docs (needs Chromium)
