@@ -37,7 +37,7 @@ FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG"}
 
 FILE_TAGS = ("title", "artist", "album", "comment", "software", "date", "copyright", "genre", "license", "tracknumber")
 """Tags that all file formats support."""
-PIECE_TAGS = ("vibe", "config", "seed", "seconds", "renderer", "layer")
+PIECE_TAGS = ("vibe", "config", "seed", "seconds", "loop", "renderer", "layer")
 """Tags that describe how a piece was rendered. A file holds them as one JSON object in its comment, with the title."""
 
 COMMENT_BYTES = {"WAV": 2000}
@@ -85,7 +85,7 @@ class Audio:
 
     ``samples`` is float32 of shape (frames, 2) in [-1, 1]; ``sample_rate`` is in hertz. ``stems`` holds the layers by
     name if they were requested. ``tags`` are the tags of the file or of the piece: rendered audio has ``config``,
-    ``seed``, ``seconds`` and ``renderer`` (its version), which :func:`write_audio` writes. ``metadata`` is None for
+    ``seed``, ``seconds``, ``renderer`` (its version), and ``loop`` (true) if it is one; :func:`write_audio` writes them. ``metadata`` is None for
     audio that was not rendered in this process. ``np.asarray(audio)`` returns the samples; a notebook shows a player.
     Audio is equal if all of these are.
     """
