@@ -220,7 +220,7 @@ def check_base(name: str, *, runs: Path | None = None) -> None:
         return
     from huggingface_hub import try_to_load_from_cache
 
-    repo = SHORT_NAMES.get(name, name)
+    repo = _place(name, runs)
     with _found(repo):
         if not isinstance(try_to_load_from_cache(repo, "config.json"), str):
             _only_cached(repo)
