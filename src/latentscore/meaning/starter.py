@@ -51,8 +51,8 @@ def _pairs() -> tuple[tuple[Mapping[str, Any], ...], Vector]:
     vectors = fitted("pairs", pairs_fingerprint())
     if vectors is None:
         vectors = pair_vectors()
-    known = np.flatnonzero(vectors.any(axis=1))
-    return tuple(starter_pairs()[at] for at in known), vectors[known]
+    pairs, known = starter_pairs(), np.flatnonzero(vectors.any(axis=1))
+    return tuple(pairs[at] for at in known), vectors[known]
 
 
 def pairs_fingerprint() -> str:
