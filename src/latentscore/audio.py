@@ -145,6 +145,8 @@ class Audio:
         return same and np.array_equal(self.samples, other.samples)
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is None:  # not a value that numpy 1 knows
+            return np.asarray(self.samples, dtype=dtype)
         return np.array(self.samples, dtype=dtype, copy=copy)
 
     def __repr__(self) -> str:

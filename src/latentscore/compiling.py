@@ -16,7 +16,13 @@ from typing import Any
 
 import numba
 from numba.core import event
-from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.caching import (
+    CompileResultCacheImpl,
+    FunctionCache,
+    IndexDataCacheFile,
+    UserProvidedCacheLocator,
+    UserWideCacheLocator,
+)
 from numba.core.ir import Loc
 
 from latentscore.installed import available_cores
@@ -81,8 +87,43 @@ class SealedFiles(IndexDataCacheFile):
 _SEAL_BYTES = hashlib.sha256().digest_size
 
 
+class _ReadablePath:
+    """Mixin: a locator whose folder does not depend on the locale. Numba fails on a program in a folder with a name that is
+    not ASCII, if the locale is."""
+
+    @classmethod
+    def get_suitable_cache_subpath(cls, py_file: str) -> str:
+        path = os.fsencode(py_file).decode("utf-8", "replace")
+        return super().get_suitable_cache_subpath(path)  # type: ignore[misc]  # numba's, in each subclass
+
+
+class _GivenFolder(_ReadablePath, UserProvidedCacheLocator):
+    """The folder that the user named."""
+
+
+class _UsersFolder(_ReadablePath, UserWideCacheLocator):
+    """The user's cache folder. Without a home folder there is none: numba would create a folder named ``~`` in the working
+    folder."""
+
+    def ensure_cache_path(self) -> None:
+        if not os.path.isabs(self.get_cache_path()):
+            raise FileNotFoundError(self.get_cache_path())
+        super().ensure_cache_path()
+
+
+_OURS = {UserProvidedCacheLocator: _GivenFolder, UserWideCacheLocator: _UsersFolder}
+
+
+class _Folders(CompileResultCacheImpl):
+    """Numba's choice of the cache folder, with our locators in place of its own."""
+
+    _locator_classes = [_OURS.get(one, one) for one in CompileResultCacheImpl._locator_classes]  # noqa: RUF012
+
+
 class _OptionalCache(FunctionCache):
     """Numba's disk cache, but a full, read-only or damaged disk only causes another compilation."""
+
+    _impl_class = _Folders
 
     def __init__(self, loop: Any) -> None:
         super().__init__(loop)
@@ -216,7 +257,7 @@ def _keeps_loops() -> bool:
     if loop is None:
         return False
     try:
-        cache = FunctionCache(loop.__wrapped__)
+        cache = _OptionalCache(loop.__wrapped__)
     except RuntimeError:
         return False
     return os.access(cache.cache_path, os.W_OK) and not Path(cache._cache_file._index_path).exists()
