@@ -42,6 +42,16 @@ def test_a_judge_without_a_search_is_refused(lsdata_here: Lsdata) -> None:
     assert "--judge needs --search" in out.stderr
 
 
+@pytest.mark.parametrize("scorers", [("acoustic", "acoustic"), ("acoustic", "auto"), ("auto", "acoustic")])
+def test_a_judge_that_is_the_guide_is_refused(lsdata_here: Lsdata, scorers: tuple[str, str]) -> None:
+    guide, judge = scorers
+    command = ("configs", VIBE, "--search", "8", "--scorer", guide, "--judge", judge)
+    for more in ((), ("--dry-run",)):
+        out = lsdata_here(*command, *more)
+        assert out.returncode == 2
+        assert "judge and guide of the search are the same scorer: acoustic" in out.stderr
+
+
 @pytest.mark.long
 def test_render_writes_what_the_search_found(lsdata_here: Lsdata, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LSDATA_SEARCH__RENDERS", "16")

@@ -18,7 +18,7 @@ from latentscore_data.core.training.sweep import best, members, table
 
 
 def history(steps: int = 20, **values: Any) -> list[dict[str, Any]]:
-    good = {"loss": 0.1, "frac_reward_zero_std": 0.1, "completions/clipped_ratio": 0.1, "entropy": 2.0}
+    good = {"loss": 0.1, "equal_groups": 0.1, "completions/clipped_ratio": 0.1, "entropy": 2.0}
     return [{"step": step, **good, **values} for step in range(steps)]
 
 
@@ -30,7 +30,7 @@ def test_a_healthy_run_has_nothing_to_say() -> None:
 @pytest.mark.parametrize(
     ("values", "what_to_change"),
     [
-        ({"frac_reward_zero_std": 0.9}, "grpo.temperature"),
+        ({"equal_groups": 0.9}, "grpo.temperature"),
         ({"completions/clipped_ratio": 0.6}, "grpo.max_completion_tokens"),
         ({"loss": math.nan}, "optim.learning_rate"),
         ({"eval_loss": math.inf}, "optim.learning_rate"),
@@ -48,7 +48,7 @@ def test_health_sees_entropy_collapse() -> None:
 
 
 def test_health_waits_for_a_whole_window() -> None:
-    assert health(history(5, frac_reward_zero_std=1.0)) == []
+    assert health(history(5, equal_groups=1.0)) == []
 
 
 def test_percentiles_are_lengths_that_occur() -> None:
