@@ -25,13 +25,25 @@ LOADED = (
 """None of them reads the environment while it is imported."""
 
 
+class Done(subprocess.CompletedProcess[str]):
+    """A call of the program that has ended."""
+
+    @property
+    def output(self) -> str:
+        return self.stdout + self.stderr
+
+    def json(self) -> Any:
+        """The document on stdout."""
+        return json.loads(self.stdout)
+
+
 class Program:
     """``run`` calls the program; ``close`` ends the process that calls are forked from."""
 
     def __init__(self) -> None:
         self._parent: subprocess.Popen[str] | None = None
 
-    def run(self, args: list[str], env: dict[str, str], cwd: Path, timeout: float) -> subprocess.CompletedProcess[str]:
+    def run(self, args: list[str], env: dict[str, str], cwd: Path, timeout: float) -> Done:
         """Raises :class:`subprocess.TimeoutExpired` after so many seconds."""
         if self._parent is None:
             self._parent = subprocess.Popen(
@@ -53,7 +65,7 @@ class Program:
             out, err = (Path(path).read_text(encoding="utf-8", errors="replace") for path in streams)
         if late.is_set():
             raise subprocess.TimeoutExpired(args, timeout, out, err)
-        return subprocess.CompletedProcess(args, code, out, err)
+        return Done(args, code, out, err)
 
     def close(self) -> None:
         if self._parent is not None and self._parent.stdin is not None:
