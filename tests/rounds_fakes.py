@@ -124,7 +124,7 @@ def small_rounds(root: Path, place: str) -> tuple[str, ...]:
     Path("ear.py").write_text("def score(vibe, audio):\n    return float(abs(audio.samples).mean())\n")
     quick = ("--scorer", "acoustic", "--judge", "ear.py:score", "--seconds", "1", "--workers", "1", "--rounds", "1")
     run_of = ("--model", "tiny", "--base-model", "tiny-random", "--method", "sft", "--n", "2", "--name", "r")
-    short = (
+    short = [
         "--set",
         "answer=labels",
         "--set",
@@ -133,7 +133,7 @@ def small_rounds(root: Path, place: str) -> tuple[str, ...]:
         "batch.size=2",
         "--set",
         "choose_by=eval_loss",
-    )
+    ]
     return ("improve", "--root", str(root), *quick, *run_of, *short, "--on", place)
 
 

@@ -8,10 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
+from conftest import here
 from export_workspace import fill
-from latentscore_data.cli import app
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "export.md"
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE))
@@ -52,8 +51,7 @@ def test_the_example_of_each_section_runs(title: str, capsys: pytest.CaptureFixt
     ran = commands(section)
     assert ran
     for command in ran:
-        result = CliRunner().invoke(app, command)
-        assert result.exit_code == 0, result.output
+        here(*command, code=0)
     exec(code, {})
     assert capsys.readouterr().out.strip()
 
@@ -61,5 +59,5 @@ def test_the_example_of_each_section_runs(title: str, capsys: pytest.CaptureFixt
 def test_the_report_command_runs() -> None:
     fill(Path("data_work"))
     (command,) = commands(SECTIONS["A report"])
-    assert CliRunner().invoke(app, command, env={"LSDATA_SCORING__SECONDS": "1"}).exit_code == 0
+    here(*command, env={"LSDATA_SCORING__SECONDS": "1"}, code=0)
     assert Path("data_work/.exports/report/index.html").is_file()

@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from conftest import Lsdata
+from conftest import Lsdata, here
 from factories import make_vibe
 from latentscore import parse_payload
-from latentscore_data.cli import app
 from latentscore_data.core.base.jsonl import read_rows, replace_rows
 from latentscore_data.core.base.rows import ConfigRow
 from latentscore_data.core.base.workspace import Workspace
@@ -63,8 +61,7 @@ def ask(address: str, **body: Any) -> dict[str, Any]:
 
 
 def export(root: Path, *args: str) -> None:
-    result = CliRunner().invoke(app, ["export", "model", *args, "--root", str(root)])
-    assert result.exit_code == 0, result.output
+    here("export", "model", *args, "--root", str(root), code=0)
 
 
 def same_next_tokens(address: str, model: Any, tokenizer: Any, prompts: Sequence[str], tolerance: float) -> None:
@@ -157,7 +154,7 @@ def test_gemma_270m_is_exported_served_and_makes_rows(root: Path, tmp_path: Path
             env={"LSDATA_LLM__TIMEOUT_SECONDS": "900"},
             timeout=3000,
         )  # fmt: skip
-    summary = json.loads(out.stdout)
+    summary = out.json()
     assert summary["calls"] >= 4, out.stderr
     rows = list(read_rows(workspace.candidates, ConfigRow))
     candidates = [candidate for row in rows for candidate in row.config_candidates if candidate is not None]

@@ -52,9 +52,8 @@ def configs(lsdata_here: Lsdata, server: OpenAIBatchServer, root: Path) -> Calla
     """Run ``configs`` against the server and return its JSON document, with ``rc`` and ``said``."""
 
     def run(*options: str, code: int = 0) -> dict[str, Any]:
-        out = lsdata_here(*command(server, root, *(options or ("--batch",))), "--json", env=ENV)
-        assert out.returncode == code, out.stderr
-        return {**json.loads(out.stdout), "said": out.stderr}
+        out = lsdata_here(*command(server, root, *(options or ("--batch",))), "--json", env=ENV, code=code)
+        return {**out.json(), "said": out.stderr}
 
     return run
 
@@ -108,8 +107,7 @@ def test_a_batch_costs_half_of_what_the_same_answers_cost_directly(
     configs()
     configs()
     elsewhere = write_rows(tmp_path / "direct", 2)
-    out = lsdata_here(*command(server, elsewhere.root), "--json", env=ENV)
-    assert out.returncode == 0, out.stderr
+    lsdata_here(*command(server, elsewhere.root), "--json", env=ENV, code=0)
     assert spent(workspace).cost_usd == pytest.approx(spent(elsewhere).cost_usd / 2)
     asked = [
         {name: value for name, value in body.items() if name != "custom_id"}
@@ -289,9 +287,9 @@ def test_status_lists_what_is_open_and_batches_cancels_it(
     server: OpenAIBatchServer, root: Path, configs: Callable[..., Any], lsdata_here: Lsdata
 ) -> None:
     write_rows(root, 2)
-    assert json.loads(lsdata_here("status", "--root", str(root), "--json").stdout)["batches"] == []
+    assert lsdata_here("status", "--root", str(root), "--json").json()["batches"] == []
     configs()
-    (batch,) = json.loads(lsdata_here("status", "--root", str(root), "--json").stdout)["batches"]
+    (batch,) = lsdata_here("status", "--root", str(root), "--json").json()["batches"]
     assert (batch["stage"], batch["questions"], batch["state"]) == ("configs", 4, "open")
     assert batch["worst_usd"] > 0
     table = lsdata_here("status", "--root", str(root)).stdout
@@ -299,9 +297,8 @@ def test_status_lists_what_is_open_and_batches_cancels_it(
     env = {**ENV, "LSDATA_LLM__API_BASE": server.address}
     unknown = lsdata_here("batches", "--root", str(root), "--cancel", "nothing", env=env)
     assert (unknown.returncode, "nothing is open" in unknown.stderr) == (2, True)
-    out = lsdata_here("batches", "--root", str(root), "--cancel", batch["tag"], "--json", env=env)
-    assert out.returncode == 0, out.stderr
-    assert [one["remote_status"] for one in json.loads(out.stdout)] == ["cancelling"]
+    out = lsdata_here("batches", "--root", str(root), "--cancel", batch["tag"], "--json", env=env, code=0)
+    assert [one["remote_status"] for one in out.json()] == ["cancelling"]
     assert server.batches["batch_1"].status == "cancelling"
 
 
@@ -342,9 +339,7 @@ def test_a_model_without_batches_is_refused_before_anything_is_sent(lsdata_here:
     write_rows(root, 1)
     ask = ("configs", "--root", str(root), "--model", "gemini/gemini-2.5-flash", "--batch", "--max-cost", "1")
     for options in ((), ("--dry-run",)):
-        out = lsdata_here(*ask, *options, env={"GEMINI_API_KEY": "k"})
-        assert out.returncode == 2, out.stderr
-        assert "no batch API" in out.stderr
+        assert "no batch API" in lsdata_here(*ask, *options, env={"GEMINI_API_KEY": "k"}, code=2).stderr
     typed = lsdata_here("configs", "grey rain", "--batch")
     assert (typed.returncode, "cannot be answered in batches" in typed.stderr) == (2, True)
 
@@ -359,10 +354,8 @@ def test_anthropics_message_batches_carry_the_same_question_and_their_own_price(
             "configs", "--root", str(root), "--only", "generate", "--n", str(N), "--model", "anthropic/claude-haiku-4-5",
             "--batch", "--max-cost", "5", "--json",
         )  # fmt: skip
-        first = lsdata_here(*ask, env=env)
-        assert first.returncode == 0, first.stderr
-        assert json.loads(first.stdout)["pending"] == 4
-        last = json.loads(lsdata_here(*ask, env=env).stdout)
+        assert lsdata_here(*ask, env=env, code=0).json()["pending"] == 4
+        last = lsdata_here(*ask, env=env).json()
         assert (last["pending"], last["done"], last["calls"]) == (0, 2, 4)
         assert server.headers[0]["x-api-key"] == "sk-ant-loopback"
         (sold,) = server.batches.values()
@@ -370,7 +363,7 @@ def test_anthropics_message_batches_carry_the_same_question_and_their_own_price(
         assert sold.requests[0]["max_tokens"] == 3000
         assert "json_mode" not in sold.requests[0]
         write_rows(root, 3)
-        assert json.loads(lsdata_here(*ask, env=env).stdout)["pending"] == 2
+        assert lsdata_here(*ask, env=env).json()["pending"] == 2
         betas = [one.get("anthropic-beta", "") for one in server.headers if one.get("content-type")]
         assert len(betas) == 2
         assert all("structured-outputs" in beta for beta in betas)
@@ -407,9 +400,7 @@ def test_lines_of_message_batches_may_fail_one_by_one(lsdata_here: Lsdata, root:
             ]
 
         server.change = change
-        found = lsdata_here(*ask, env=env)
-        assert found.returncode == 1, found.stderr
-        said = json.loads(found.stdout)
+        said = lsdata_here(*ask, env=env, code=1).json()
         assert (said["pending"], said["done"], said["short"]) == (0, 3, 1)
     assert [len(sold.requests) for sold in server.batches.values()] == [6, 3]
     assert spent(workspace).calls == 5
@@ -439,9 +430,7 @@ def test_groq_azure_and_together_are_asked_at_their_own_address(
         )  # fmt: skip
         without_key = lsdata_here(*ask, "--dry-run", env={name: value for name, value in env.items() if name != key})
         assert (without_key.returncode, key.partition("_")[0] in without_key.stderr) == (3, True), without_key.stderr
-        first = lsdata_here(*ask, env=env)
-        assert first.returncode == 0, first.stderr
-        assert json.loads(first.stdout)["pending"] == 6
+        assert lsdata_here(*ask, env=env, code=0).json()["pending"] == 6
         (sold,) = server.batches.values()
         of_openai = {"custom_id", "model", "messages", "temperature", "top_p", "max_tokens", "seed", "response_format"}
         of_openai |= {"tools", "tool_choice"}  # how a model is asked that takes no schema
@@ -449,14 +438,14 @@ def test_groq_azure_and_together_are_asked_at_their_own_address(
         assert {body["model"] for body in sold.requests} == {model.partition("/")[2]}
         cancelled = lsdata_here("batches", "--root", str(root), "--cancel", "all", "--json", env=env)
         said = "in_progress, 50 %" if kind is TogetherBatchServer else "cancelling"
-        assert [one["remote_status"] for one in json.loads(cancelled.stdout)] == [said]
+        assert [one["remote_status"] for one in cancelled.json()] == [said]
         assert [sold.status for sold in server.batches.values()] == ["cancelling"]
         # Four lines were answered before it was cancelled.
         server.change = lambda lines: lines[:4] if len(lines) > 2 else lines
         server.finish("cancelled")
         server.ends = True
-        assert json.loads(lsdata_here(*ask, env=env).stdout)["pending"] == 2
-        last = json.loads(lsdata_here(*ask, env=env).stdout)
+        assert lsdata_here(*ask, env=env).json()["pending"] == 2
+        last = lsdata_here(*ask, env=env).json()
         assert (last["pending"], done(workspace), spent(workspace).calls) == (0, 3, 6)
         assert sorted(server.asked.values()) == [1, 1, 1, 1, 2, 2], (
             "what was not answered is asked again, and nothing else"
@@ -494,14 +483,14 @@ def test_vibes_and_run_all_wait_for_their_batches(server: OpenAIBatchServer, roo
         "LSDATA_SCORING__SCORERS": '["acoustic"]',
     }
     run_all = ("run-all", "--root", str(root), "--from", "vibes", "--until", "configs", "--yes", "--json")
-    first = json.loads(lsdata_here(*run_all, env=env).stdout)
+    first = lsdata_here(*run_all, env=env).json()
     assert [(one["stage"], one["pending"]) for one in first["stages"]] == [("vibes", 3)]
     assert not workspace.vibe_files(), "nothing goes on before the answers are there"
-    alone = json.loads(lsdata_here("vibes", "--root", str(root), "--yes", "--json", env=env).stdout)
+    alone = lsdata_here("vibes", "--root", str(root), "--yes", "--json", env=env).json()
     assert (alone["pending"], len(server.batches)) == (3, 1)
 
     server.finish()
-    asked_for_configs = json.loads(lsdata_here(*run_all, env=env).stdout)
+    asked_for_configs = lsdata_here(*run_all, env=env).json()
     stages = [(one["stage"], bool(one["pending"])) for one in asked_for_configs["stages"]]
     assert stages == [("vibes", False), ("configs", True)]
 
@@ -515,14 +504,10 @@ def test_bench_waits_for_its_hosted_sources_and_compares_when_all_have_answered(
         "--source", "baseline:random", "--scorer", "acoustic", "--seconds", "0.5", "--api-base", server.address,
         "--batch", "--yes", "--json",
     )  # fmt: skip
-    first = lsdata_here(*ask, env=ENV)
-    assert first.returncode == 0, first.stderr
-    assert json.loads(first.stdout)["pending"] == 3
+    assert lsdata_here(*ask, env=ENV, code=0).json()["pending"] == 3
     assert not list(root.rglob("report.html"))
     server.finish()
-    last = lsdata_here(*ask, env=ENV)
-    assert last.returncode == 0, last.stderr
-    found = json.loads(last.stdout)
+    found = lsdata_here(*ask, env=ENV, code=0).json()
     assert (found["pending"], found["calls"]) == (0, 3)
     assert found["cost_usd"] == pytest.approx(spent(Workspace(root)).cost_usd)
     assert len(list(root.rglob("report.html"))) == 1

@@ -9,15 +9,14 @@ import re
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
+from conftest import here
 from export_workspace import fill
 from factories import make_payload, make_scored
 from latentscore import lookup
 from latentscore.config import REGISTERS_SWAPPED
 from latentscore.embed import WordVectorEmbedder
 from latentscore.installed import install
-from latentscore_data.cli import app
 from latentscore_data.core.base.marks import marks_file
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.workspace import Workspace
@@ -25,9 +24,7 @@ from latentscore_data.core.stages.base import RunContext
 
 
 def run(root: Path, *args: str, code: int = 0) -> str:
-    result = CliRunner().invoke(app, ["export", *args, "--root", str(root)])
-    assert result.exit_code == code, result.output
-    return result.output
+    return here("export", *args, "--root", str(root), code=code).output
 
 
 def test_a_map_is_found_by_text(root: Path) -> None:

@@ -11,12 +11,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from conftest import Lsdata
+from conftest import Lsdata, here
 from latentscore.forms import FORM_FILE
 from latentscore.installed import install
-from latentscore_data.cli import app
 from latentscore_data.core.base.settings import PromptsSettings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.generators.local import system_of
@@ -32,9 +30,7 @@ pytestmark = [
 
 
 def run(root: Path, *args: str, code: int = 0) -> str:
-    result = CliRunner().invoke(app, ["export", "model", *args, "--root", str(root)])
-    assert result.exit_code == code, result.output
-    return result.output
+    return here("export", "model", *args, "--root", str(root), code=code).output
 
 
 @pytest.fixture
@@ -379,9 +375,7 @@ def test_a_model_that_was_really_trained_is_exported_and_read_back(
     workspace = Workspace(root)
     write_rows(workspace)
     quick = ("--base-model", "tiny-random", "--max-steps", "2", "--limit", "4", "--set", f"method={method}")
-    trained = lsdata("train", "sft", *quick, "--root", str(root), "--json", timeout=280)
-    assert trained.returncode == 0, trained.stderr[-2000:]
-    name = json.loads(trained.stdout)["details"]["run"]
+    name = lsdata("train", "sft", *quick, "--root", str(root), "--json", timeout=280, code=0).json()["details"]["run"]
     run(root, "--gguf", "q8_0")
     folder = root / ".exports" / name
 

@@ -167,15 +167,12 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(lsdata_here: Lsdata, rows: 
     pytest.importorskip("xgrammar")
     Path("ear.py").write_text("def score(vibe, audio):\n    return 0.5\n")
     command = ("improve", "--base-model", "tiny-random", "--scorer", "acoustic", "--rounds", "2", "--n", "4")
-    out = lsdata_here(*command, "--judge", "ear.py:score", "--dry-run", "--json", "--root", str(rows.root))
-    assert out.returncode == 0, out.stderr
-    plan = json.loads(out.stdout)
+    out = lsdata_here(*command, "--judge", "ear.py:score", "--dry-run", "--json", "--root", str(rows.root), code=0)
+    plan = out.json()
     assert (plan["guide"], plan["judge"], plan["start"]) == ("acoustic", "ear.py:score", "tiny-random")
     assert plan["answers"] == 2 * 3 * 4 + 3 * 3
     assert not rows.improve_dir.exists()
-    refused = lsdata_here(*command, "--dry-run", "--root", str(rows.root))
-    assert refused.returncode == 2
-    assert "judge:MODEL" in refused.stderr
+    assert "judge:MODEL" in lsdata_here(*command, "--dry-run", "--root", str(rows.root), code=2).stderr
 
 
 @pytest.mark.slow

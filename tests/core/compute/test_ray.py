@@ -269,15 +269,14 @@ def test_training_on_ray_leaves_a_finished_run_in_the_workspace(
     monkeypatch.setattr(RayCluster, "_start", lambda self: next(started))
     monkeypatch.setattr(RayCluster, "_end", lambda self, ray: None)
     quick = ("--base-model", "tiny-random", "--max-steps", "1", "--limit", "4", "--on", "ray", "--json")
-    out = lsdata_here("train", "sft", *quick, "--root", str(workspace.root))
-    assert out.returncode == 0, out.stderr
+    out = lsdata_here("train", "sft", *quick, "--root", str(workspace.root), code=0)
     assert "on Ray" in out.stderr
-    folder = RunFolder(workspace.train_dir / json.loads(out.stdout)["details"]["run"])
+    folder = RunFolder(workspace.train_dir / out.json()["details"]["run"])
     folder.verify()
     assert folder.metrics.exists()
     assert next(started, None) is None
     again = lsdata_here("train", "sft", *quick, "--root", str(workspace.root))
-    assert json.loads(again.stdout)["skipped"] == 1, "and no cluster is started"
+    assert again.json()["skipped"] == 1, "and no cluster is started"
 
 
 def test_nothing_is_done_after_the_deadline(ray: tuple[RayExecutor, list[str]]) -> None:

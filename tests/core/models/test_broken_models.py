@@ -190,8 +190,7 @@ def test_an_adapter_is_exported_from_another_folder(
         "name": str(base),
         "weights": weights_digest(load_base(str(base)).model),
     }
-    out = lsdata_here("export", "model", "on-bm", "--root", str(root))
-    assert out.returncode == 0, out.stderr
+    lsdata_here("export", "model", "on-bm", "--root", str(root), code=0)
     exported = root / ".exports" / "on-bm"
     for name in ("README.md", "export.json", "training.json"):
         text = (exported / name).read_text()
@@ -210,6 +209,5 @@ def test_a_base_that_changed_since_training_is_noticed(
     save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InputError, match="differ from those that the adapter"):
         load_trained(trained.final)
-    out = lsdata_here("export", "model", "on-bm", "--root", str(root))
-    assert out.returncode == 2
+    out = lsdata_here("export", "model", "on-bm", "--root", str(root), code=2)
     assert "restore the base's old weights" in out.stderr
