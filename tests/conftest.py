@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-from forked import Done, Program
+from forked import Done, Program, ended
 
 if TYPE_CHECKING:
     from latentscore_data.core.base.workspace import Workspace
@@ -149,7 +149,7 @@ def lsdata(program: Program) -> Lsdata:
     ) -> Done:
         too_late = [name for name in env or {} if name.startswith(("PYTHON", "LANG", "LC_"))]
         assert not too_late, "Python reads these when it starts: start it with subprocess"
-        return _ended(program.run(list(args), {**os.environ, **(env or {})}, cwd or Path.cwd(), timeout), code)
+        return ended(program.run(list(args), {**os.environ, **(env or {})}, cwd or Path.cwd(), timeout), code)
 
     return run
 
@@ -163,18 +163,13 @@ def here(*args: str, code: int | None = None, env: dict[str, str] | None = None)
     out = CliRunner().invoke(app, args, env=env, prog_name="lsdata")
     if out.exception is not None and not isinstance(out.exception, SystemExit):
         raise out.exception
-    return _ended(Done(args, out.exit_code, out.stdout, out.stderr), code)
+    return ended(Done(args, out.exit_code, out.stdout, out.stderr), code)
 
 
 @pytest.fixture
 def lsdata_here() -> Lsdata:
     """:func:`here`, for what runs in this process and in one of its own."""
     return here
-
-
-def _ended(done: Done, code: int | None) -> Done:
-    assert code is None or done.returncode == code, done.output[-6000:]
-    return done
 
 
 def needs(*libraries: str) -> pytest.MarkDecorator:

@@ -37,6 +37,22 @@ class Done(subprocess.CompletedProcess[str]):
         return json.loads(self.stdout)
 
 
+def ended(done: Done, code: int | None) -> Done:
+    """Fail, and show what was said, unless the call ended with this exit code; None allows any."""
+    assert code is None or done.returncode == code, done.output[-6000:]
+    return done
+
+
+def python(
+    *args: object, code: int | None = 0, env: dict[str, str] | None = None, timeout: float = 280, **options: Any
+) -> Done:
+    """Run Python in a process that is started anew: ``python("-c", "print(1)")``."""
+    words = [sys.executable, *map(str, args)]
+    where = {**os.environ, **(env or {})}
+    out = subprocess.run(words, env=where, capture_output=True, text=True, timeout=timeout, check=False, **options)
+    return ended(Done(words, out.returncode, out.stdout, out.stderr), code)
+
+
 class Program:
     """``run`` calls the program; ``close`` ends the process that calls are forked from."""
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from conftest import Lsdata
+from forked import python
 from latentscore.meaning.offline import payload_for
 from latentscore_data.core.vibes.excerpts import vibes_for
 from servers import Body, ChatServer
@@ -291,11 +290,7 @@ def test_a_served_small_model_goes_the_whole_way_and_is_served_again(tmp_path: P
         "--round-steps",
         "1",
     ]
-    out = subprocess.run(
-        [sys.executable, str(tool), "--work", str(tmp_path), *shape],
-        capture_output=True, text=True, timeout=3500, check=False,
-    )  # fmt: skip
-    assert out.returncode == 0, out.stderr[-3000:] + out.stdout[-1000:]
+    out = python(tool, "--work", tmp_path, *shape, timeout=3500)
     steps = {
         step["command"].split(" --")[0]: step["said"] for step in json.loads((tmp_path / "steps.json").read_text())
     }

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Lsdata, command_paths
+from forked import python
 
 ESCAPE = "\x1b"
 VIBE = ("configs", "naïve café ☕ at dusk", "--n", "1", "--seconds", "0.5", "--scorer", "acoustic")
@@ -30,11 +31,7 @@ def test_help_fits_sixty_columns_and_has_no_colour_where_none_is_wanted(lsdata: 
 def test_a_locale_that_is_not_utf8_and_a_folder_with_spaces_and_accents(tmp_path: Path) -> None:
     root = tmp_path / "a spaced földer" / "data"
     locale = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    command = [sys.executable, "-m", "latentscore_data", *VIBE, "--root", str(root), "--audio", str(root / "öut")]
-    out = subprocess.run(
-        command, env={**os.environ, **locale}, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert out.returncode == 0, out.stderr
+    python("-m", "latentscore_data", *VIBE, "--root", root, "--audio", root / "öut", env=locale)
     assert len(list((root / "öut").glob("*.flac"))) == 1
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import soundfile
 
 from conftest import Lsdata, here
 from factories import make_payload
+from forked import python
 from latentscore import RENDERER_VERSION, MusicConfig, parse_config, read_audio, render, starter_pairs
 from latentscore.installed import install
 from latentscore_data.commands import render as command
@@ -151,7 +151,7 @@ def test_rows_come_through_a_pipe(tmp_path: Path):
     rows = "".join(json.dumps({"config_payload": make_payload(title)}) + "\n" for title in ("One", "Two"))
     out = tmp_path / "a.wav"
     words = f"-m latentscore_data render --payload - --pick 2 --seconds 0.5 --out {out}".split()
-    subprocess.run([sys.executable, *words], input=rows, text=True, capture_output=True, check=True)
+    python(*words, input=rows)
     assert read_audio(out).tags["title"] == "Two"
 
 

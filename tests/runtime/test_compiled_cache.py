@@ -18,6 +18,7 @@ import pytest
 from numba.core import event
 from numba.core.ir import Loc
 
+from forked import python
 from latentscore import compiling
 from latentscore.jit import inner_jit
 
@@ -227,8 +228,6 @@ with event.install_listener("numba:compile", Compilations()):
 assert compiling._Announcer.beside.wait() == 0
 print(*names)
 """
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    names = done.stdout.split()
+    names = python("-c", program, env={"NUMBA_CACHE_DIR": str(tmp_path)}).stdout.split()
     assert "add_wave" in names
     assert not {"_room", "_tone", "_limit", "_hop_energies"} & set(names)
