@@ -243,3 +243,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def short_prompt() -> Iterator[None]:
+    """Training with a prompt of a few words; the real one has a thousand tokens."""
+    from latentscore import forms
+    from training_runs import short_system
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(forms, "config_system", short_system)
+        yield

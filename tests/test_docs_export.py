@@ -11,6 +11,7 @@ import pytest
 
 from conftest import here
 from export_workspace import fill
+from tiny_models import trained_run
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "export.md"
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE))
@@ -42,11 +43,7 @@ def test_the_example_of_each_section_runs(title: str, capsys: pytest.CaptureFixt
     if title == "A model":
         if not find_spec("torch"):
             pytest.skip("needs the ml extra")
-        from latentscore_data.core.models.base_models import load_base
-        from tiny_models import finished_run
-
-        base = load_base("tiny-random")
-        finished_run(workspace.train_dir, "my-run", base.model, base.tokenizer, base_model="tiny-random", method="full")
+        trained_run(workspace.train_dir, "my-run", method="full")
         Path("GEMMA_TERMS.html").write_text("terms")
     ran = commands(section)
     assert ran

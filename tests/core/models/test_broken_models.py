@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from conftest import Lsdata, needs
-from latentscore import forms
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.models.base_models import load_base, load_tokenizer, load_trained, weights_digest
 from latentscore_data.core.models.runs import RunFolder
-from tiny_models import change_json, finished_run, tiny_qwen3, with_adapter
-from training_runs import short_system, train, write_rows
+from tiny_models import change_json, tiny_qwen3, trained_run
+from training_runs import train, write_rows
 
 pytestmark = [needs("peft"), pytest.mark.ml, pytest.mark.usefixtures("one_thread")]
 
@@ -36,12 +35,7 @@ def base(whole: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def adapter(base: Path, tmp_path: Path) -> Path:
-    loaded = load_base(str(base))
-    run = finished_run(
-        tmp_path / "runs", "lora", with_adapter(loaded.model, str(base)), loaded.tokenizer, base_model=str(base),
-        method="lora",
-    )  # fmt: skip
-    return run.final
+    return trained_run(tmp_path / "runs", "lora", str(base)).final
 
 
 def cut(path: Path) -> None:
@@ -161,13 +155,6 @@ def test_an_adapter_without_its_base_says_where_it_looked(adapter: Path, base: P
 
 
 # --- a trained adapter ------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def short_prompt() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(forms, "config_system", short_system)
-        yield
 
 
 @pytest.fixture
