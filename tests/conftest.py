@@ -8,7 +8,6 @@ import inspect
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-from forked import Program
+from forked import Done, Program, ended
 
 if TYPE_CHECKING:
     from latentscore_data.core.base.workspace import Workspace
@@ -127,7 +126,7 @@ def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     return request.param
 
 
-Lsdata = Callable[..., subprocess.CompletedProcess[str]]
+Lsdata = Callable[..., Done]
 
 
 @pytest.fixture(scope="session")
@@ -139,35 +138,38 @@ def program() -> Iterator[Program]:
 
 @pytest.fixture
 def lsdata(program: Program) -> Lsdata:
-    """Run the program in a process of its own: ``lsdata("status", "--json")``."""
+    """Run the program in a process of its own: ``lsdata("status", "--json", code=0)`` fails with another exit code."""
 
     def run(
-        *args: str, timeout: float = 120, env: dict[str, str] | None = None, cwd: Path | None = None
-    ) -> subprocess.CompletedProcess[str]:
+        *args: str,
+        code: int | None = None,
+        timeout: float = 120,
+        env: dict[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> Done:
         too_late = [name for name in env or {} if name.startswith(("PYTHON", "LANG", "LC_"))]
         assert not too_late, "Python reads these when it starts: start it with subprocess"
-        return program.run(list(args), {**os.environ, **(env or {})}, cwd or Path.cwd(), timeout)
+        return ended(program.run(list(args), {**os.environ, **(env or {})}, cwd or Path.cwd(), timeout), code)
 
     return run
 
 
-@pytest.fixture
-def lsdata_here(monkeypatch: pytest.MonkeyPatch) -> Lsdata:
+def here(*args: str, code: int | None = None, env: dict[str, str] | None = None) -> Done:
     """The same in this process, for what needs none of its own: libraries are loaded once, not once a call."""
     from typer.testing import CliRunner
 
     from latentscore_data.cli import app
 
-    def run(*args: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        with monkeypatch.context() as patch:
-            for name, value in (env or {}).items():
-                patch.setenv(name, value)
-            out = CliRunner().invoke(app, args, prog_name="lsdata")
-        if out.exception is not None and not isinstance(out.exception, SystemExit):
-            raise out.exception
-        return subprocess.CompletedProcess(args, out.exit_code, out.stdout, out.stderr)
+    out = CliRunner().invoke(app, args, env=env, prog_name="lsdata")
+    if out.exception is not None and not isinstance(out.exception, SystemExit):
+        raise out.exception
+    return ended(Done(args, out.exit_code, out.stdout, out.stderr), code)
 
-    return run
+
+@pytest.fixture
+def lsdata_here() -> Lsdata:
+    """:func:`here`, for what runs in this process and in one of its own."""
+    return here
 
 
 def needs(*libraries: str) -> pytest.MarkDecorator:
@@ -241,3 +243,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def short_prompt() -> Iterator[None]:
+    """Training with a prompt of a few words; the real one has a thousand tokens."""
+    from latentscore import forms
+    from training_runs import short_system
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(forms, "config_system", short_system)
+        yield

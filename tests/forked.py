@@ -25,13 +25,41 @@ LOADED = (
 """None of them reads the environment while it is imported."""
 
 
+class Done(subprocess.CompletedProcess[str]):
+    """A call of the program that has ended."""
+
+    @property
+    def output(self) -> str:
+        return self.stdout + self.stderr
+
+    def json(self) -> Any:
+        """The document on stdout."""
+        return json.loads(self.stdout)
+
+
+def ended(done: Done, code: int | None) -> Done:
+    """Fail, and show what was said, unless the call ended with this exit code; None allows any."""
+    assert code is None or done.returncode == code, done.output[-6000:]
+    return done
+
+
+def python(
+    *args: object, code: int | None = 0, env: dict[str, str] | None = None, timeout: float = 280, **options: Any
+) -> Done:
+    """Run Python in a process that is started anew: ``python("-c", "print(1)")``."""
+    words = [sys.executable, *map(str, args)]
+    where = {**os.environ, **(env or {})}
+    out = subprocess.run(words, env=where, capture_output=True, text=True, timeout=timeout, check=False, **options)
+    return ended(Done(words, out.returncode, out.stdout, out.stderr), code)
+
+
 class Program:
     """``run`` calls the program; ``close`` ends the process that calls are forked from."""
 
     def __init__(self) -> None:
         self._parent: subprocess.Popen[str] | None = None
 
-    def run(self, args: list[str], env: dict[str, str], cwd: Path, timeout: float) -> subprocess.CompletedProcess[str]:
+    def run(self, args: list[str], env: dict[str, str], cwd: Path, timeout: float) -> Done:
         """Raises :class:`subprocess.TimeoutExpired` after so many seconds."""
         if self._parent is None:
             self._parent = subprocess.Popen(
@@ -53,7 +81,7 @@ class Program:
             out, err = (Path(path).read_text(encoding="utf-8", errors="replace") for path in streams)
         if late.is_set():
             raise subprocess.TimeoutExpired(args, timeout, out, err)
-        return subprocess.CompletedProcess(args, code, out, err)
+        return Done(args, code, out, err)
 
     def close(self) -> None:
         if self._parent is not None and self._parent.stdin is not None:

@@ -111,30 +111,19 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 def small_rounds(root: Path, place: str) -> tuple[str, ...]:
     """The command of one real round of a tiny model, which answers in labels; its rows, its model and its judge are made."""
     from latentscore.forms import FORM_FILE
-    from latentscore_data.core.models.base_models import load_base
-    from tiny_models import finished_run
+    from tiny_models import trained_run
 
     workspace = Workspace(root)
     for split, count in (("GRPO", 2), ("SFT-Val", 1)):
         rows = [make_vibe(n, vibe=f"a dark slow night, {split} {n}", split=split) for n in range(count)]
         replace_rows(workspace.vibes(split), rows)
-    base = load_base("tiny-random")
-    run = finished_run(workspace.train_dir, "tiny", base.model, base.tokenizer, base_model="tiny-random", method="full")
+    run = trained_run(workspace.train_dir, "tiny", method="full")
     (run.final / FORM_FILE).write_text(json.dumps({"answer": "labels", "system": None}))
     Path("ear.py").write_text("def score(vibe, audio):\n    return float(abs(audio.samples).mean())\n")
     quick = ("--scorer", "acoustic", "--judge", "ear.py:score", "--seconds", "1", "--workers", "1", "--rounds", "1")
     run_of = ("--model", "tiny", "--base-model", "tiny-random", "--method", "sft", "--n", "2", "--name", "r")
-    short = (
-        "--set",
-        "answer=labels",
-        "--set",
-        "optim.max_steps=1",
-        "--set",
-        "batch.size=2",
-        "--set",
-        "choose_by=eval_loss",
-    )
-    return ("improve", "--root", str(root), *quick, *run_of, *short, "--on", place)
+    short = ("answer=labels", "optim.max_steps=1", "batch.size=2", "choose_by=eval_loss")
+    return ("improve", "--root", str(root), *quick, *run_of, *(f"--set={one}" for one in short), "--on", place)
 
 
 def main() -> None:

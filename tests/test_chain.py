@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from conftest import Lsdata
+from forked import python
 from latentscore.meaning.offline import payload_for
 from latentscore_data.core.vibes.excerpts import vibes_for
 from servers import Body, ChatServer
@@ -83,9 +82,7 @@ def texts() -> Path:
 
 
 def run_all(lsdata: Lsdata, *more: str) -> dict:
-    out = lsdata("run-all", "--json", *more, timeout=280)
-    assert out.returncode == 0, out.stderr[-3000:]
-    return json.loads(out.stdout)
+    return lsdata("run-all", "--json", *more, timeout=280, code=0).json()
 
 
 @pytest.mark.usefixtures("texts")
@@ -102,7 +99,7 @@ def test_from_a_settings_file_to_a_model_and_back(lsdata: Lsdata) -> None:
     with ChatServer(answer) as server:
         Path("latentscore.toml").write_text(SETTINGS.format(url=server.url))
 
-        plan = json.loads(lsdata("run-all", "--dry-run", "--json").stdout)["plan"]
+        plan = lsdata("run-all", "--dry-run", "--json").json()["plan"]
         assert [step["stage"] for step in plan] == ["download", "vibes", "configs", "train", "bench", "export"]
         assert {step["state"] for step in plan} == {"not run"}, plan
         assert server.received == []
@@ -136,9 +133,7 @@ def test_the_preflight_stops_before_the_first_paid_call(lsdata: Lsdata) -> None:
     with ChatServer(answer) as server:
         settings = SETTINGS.format(url=server.url).replace('scorers = ["acoustic"]', 'scorers = ["clap"]')
         Path("latentscore.toml").write_text(settings)
-        out = lsdata("run-all", "--json", "--skip", "train")
-        assert out.returncode == 3, out.stderr
-        assert "doctor --fetch clap" in json.loads(out.stdout)["remedy"]
+        assert "doctor --fetch clap" in lsdata("run-all", "--json", "--skip", "train", code=3).json()["remedy"]
         assert server.received == []
     assert not Path("data_work/.vibes").exists()
 
@@ -146,9 +141,7 @@ def test_the_preflight_stops_before_the_first_paid_call(lsdata: Lsdata) -> None:
 @pytest.mark.long
 def test_a_key_that_is_missing_is_found_before_anything_runs(lsdata: Lsdata, texts: Path) -> None:
     Path("latentscore.toml").write_text('[llm]\nmodel = "openrouter/some/model"\n[download]\ndatasets = ["texts"]\n')
-    out = lsdata("run-all", "--until", "configs")
-    assert out.returncode == 3
-    assert "OPENROUTER_API_KEY" in out.stderr
+    assert "OPENROUTER_API_KEY" in lsdata("run-all", "--until", "configs", code=3).stderr
     assert not Path("data_work/.outputs").exists()
 
 
@@ -160,7 +153,7 @@ def test_the_plan_foresees_what_texts_and_vibes_that_are_not_there_yet_will_cost
 ) -> None:
     Path("latentscore.toml").write_text(PAID)
     out = lsdata_here("run-all", "--until", "configs", "--dry-run", "--json", env={"OPENAI_API_KEY": "none"})
-    download, vibes, configs = json.loads(out.stdout)["plan"]
+    download, vibes, configs = out.json()["plan"]
     assert download.get("cost_usd", 0.0) == 0.0
     assert vibes["calls"] == 50
     assert "50 texts by the settings of download" in vibes["basis"]
@@ -174,11 +167,11 @@ def test_behind_a_stage_that_runs_the_plan_reckons_with_other_rows_than_there_ar
     """A laxer threshold makes more vibes, and each of them is paid for: that is said before, not after vibes has run."""
     offline = '[llm]\nmodel = "builtin/keywords"\n[download]\ndatasets = ["texts"]\n[vibes]\nmax_vibes = 1\n'
     Path("latentscore.toml").write_text(offline + '[dedupe]\nmodel = "words"\nthreshold = 0.5\n[configs]\nn = 1\n')
-    assert lsdata_here("run-all", "--until", "vibes").returncode == 0
+    lsdata_here("run-all", "--until", "vibes", code=0)
     paid = '[configs]\nn = 1\nmodel = "openai/gpt-4o-mini"\n'
     Path("latentscore.toml").write_text(offline + '[dedupe]\nmodel = "words"\nthreshold = 0.95\n' + paid)
     out = lsdata_here("run-all", "--until", "configs", "--dry-run", "--json", env={"OPENAI_API_KEY": "none"})
-    _, vibes, configs = json.loads(out.stdout)["plan"]
+    _, vibes, configs = out.json()["plan"]
     assert (vibes["state"], configs["state"]) == ("stale", "not run")
     assert "vibes" in configs["basis"]
     texts_read = sum(1 for path in Path("data_work/.outputs").glob("*.jsonl") for _ in path.open())
@@ -191,21 +184,17 @@ def test_no_setting_can_make_the_sample_spend_money_or_touch_other_rows(lsdata_h
         '[configs]\nmodel = "openai/gpt-4o"\n[train]\non = "modal"\n[bench]\nsuite = "short"\nname = "mine"\n'
     )
     for words in ((), ("--root", "elsewhere")):
-        out = lsdata_here("run-all", "--sample", "--dry-run", "--json", *words, env={"OPENAI_API_KEY": "none"})
-        assert out.returncode == 0, out.stderr
-        assert all(step.get("cost_usd", 0.0) == 0.0 for step in json.loads(out.stdout)["plan"])
-    out = lsdata_here("run-all", "--sample", "--until", "download", "--json", "--root", "elsewhere")
-    assert out.returncode == 0, out.stderr
+        out = lsdata_here("run-all", "--sample", "--dry-run", "--json", *words, env={"OPENAI_API_KEY": "none"}, code=0)
+        assert all(step.get("cost_usd", 0.0) == 0.0 for step in out.json()["plan"])
+    out = lsdata_here("run-all", "--sample", "--until", "download", "--json", "--root", "elsewhere", code=0)
     assert sorted(path.name for path in Path("elsewhere").iterdir()) == ["sample"]
     status = lsdata_here("status", "--sample", "--root", "elsewhere", "--json")
-    assert json.loads(status.stdout)["root"].endswith("elsewhere/sample")
+    assert status.json()["root"].endswith("elsewhere/sample")
 
 
 def test_a_chain_without_vibes_does_not_work_on_the_sample(lsdata_here: Lsdata) -> None:
     Path("latentscore.toml").write_text('[llm]\nmodel = "builtin/keywords"\n')
-    out = lsdata_here("run-all", "--from", "configs", "--until", "configs")
-    assert out.returncode == 3
-    assert "lsdata vibes" in out.stderr
+    assert "lsdata vibes" in lsdata_here("run-all", "--from", "configs", "--until", "configs", code=3).stderr
     assert not Path("data_work/sample").exists()
 
 
@@ -216,8 +205,7 @@ def test_a_chain_that_costs_money_asks_once_and_before_its_first_stage(
 
     Path("latentscore.toml").write_text(PAID)
     words, key = ("run-all", "--until", "configs"), {"OPENAI_API_KEY": "none"}
-    nobody = lsdata_here(*words, env=key)
-    assert nobody.returncode == 2
+    nobody = lsdata_here(*words, env=key, code=2)
     assert "no terminal to confirm it" in nobody.stderr
     assert "--max-cost USD" in nobody.stderr
 
@@ -229,9 +217,7 @@ def test_a_chain_that_costs_money_asks_once_and_before_its_first_stage(
 
     monkeypatch.setattr("latentscore_data.core.stages.spending.interactive", lambda: True)
     monkeypatch.setattr(typer, "confirm", refuse)
-    no = lsdata_here(*words, env=key)
-    assert no.returncode == 4
-    assert "nothing was spent" in no.stderr
+    assert "nothing was spent" in lsdata_here(*words, env=key, code=4).stderr
     assert len(asked) == 1
     assert not Path("data_work/.outputs").exists()
 
@@ -253,12 +239,8 @@ def test_a_yes_at_the_beginning_is_not_asked_for_again(monkeypatch: pytest.Monke
 
 
 def test_a_model_nobody_knows_is_said_before_money_is_asked_for(lsdata_here: Lsdata) -> None:
-    unknown = lsdata_here("configs", "rain", "--model", "foo")
-    assert unknown.returncode == 2
-    assert "no provider is known for the model foo" in unknown.stderr
-    no_key = lsdata_here("configs", "rain", "--model", "openai/gpt-4o-mini")
-    assert no_key.returncode == 3
-    assert "OPENAI_API_KEY" in no_key.stderr
+    assert "no provider is known for the model foo" in lsdata_here("configs", "rain", "--model", "foo", code=2).stderr
+    assert "OPENAI_API_KEY" in lsdata_here("configs", "rain", "--model", "openai/gpt-4o-mini", code=3).stderr
 
 
 @pytest.mark.parametrize(
@@ -292,7 +274,7 @@ def test_a_slip_in_the_settings_of_a_late_stage_is_found_before_the_first(
 def test_a_served_small_model_goes_the_whole_way_and_is_served_again(tmp_path: Path) -> None:
     """SmolLM2-135M-Instruct under llama.cpp, in a smaller shape than that of docs/results.md."""
     tool = Path(__file__).parent.parent / "tools" / "chain.py"
-    shape = (
+    shape = [
         "--texts",
         "12",
         "--tried",
@@ -307,12 +289,8 @@ def test_a_served_small_model_goes_the_whole_way_and_is_served_again(tmp_path: P
         "2",
         "--round-steps",
         "1",
-    )
-    out = subprocess.run(
-        [sys.executable, str(tool), "--work", str(tmp_path), *shape],
-        capture_output=True, text=True, timeout=3500, check=False,
-    )  # fmt: skip
-    assert out.returncode == 0, out.stderr[-3000:] + out.stdout[-1000:]
+    ]
+    out = python(tool, "--work", tmp_path, *shape, timeout=3500)
     steps = {
         step["command"].split(" --")[0]: step["said"] for step in json.loads((tmp_path / "steps.json").read_text())
     }

@@ -33,7 +33,7 @@ def test_global_options_work_on_both_sides_of_the_command(lsdata_here: Lsdata) -
     after = lsdata_here("doctor", "--settings", "--json", "--root", "here")
     assert before.returncode == after.returncode == 0
     assert before.stdout == after.stdout
-    values = {row["name"]: row for row in json.loads(before.stdout)}
+    values = {row["name"]: row for row in before.json()}
     assert values["paths.root"] == {"name": "paths.root", "value": "here", "from": "flag"}
 
 
@@ -44,15 +44,13 @@ def test_without_a_command_it_shows_its_help(lsdata: Lsdata) -> None:
 
 
 def test_an_error_is_one_line_and_its_remedy_on_stderr(lsdata: Lsdata) -> None:
-    out = lsdata("doctor", "--config", "nope.toml")
-    assert out.returncode == 2
+    out = lsdata("doctor", "--config", "nope.toml", code=2)
     assert out.stdout == ""
     assert out.stderr.splitlines() == ["lsdata: settings file nope.toml does not exist", "  -> check --config"]
 
 
 def test_an_error_in_json_is_one_document(lsdata_here: Lsdata) -> None:
-    out = lsdata_here("doctor", "--config", "nope.toml", "--json")
-    assert json.loads(out.stdout) == {
+    assert lsdata_here("doctor", "--config", "nope.toml", "--json").json() == {
         "error": "settings file nope.toml does not exist",
         "remedy": "check --config",
         "exit_code": 2,
@@ -147,9 +145,8 @@ def test_small_formats() -> None:
 
 
 def test_doctor_tells_what_is_there_and_never_a_key(lsdata: Lsdata) -> None:
-    out = lsdata("doctor", "--json", env={"OPENROUTER_API_KEY": "sk-or-topsecretvalue"})
-    assert out.returncode == 0, out.stderr
-    findings = {(finding["subject"], finding["name"]): finding for finding in json.loads(out.stdout)}
+    out = lsdata("doctor", "--json", env={"OPENROUTER_API_KEY": "sk-or-topsecretvalue"}, code=0)
+    findings = {(finding["subject"], finding["name"]): finding for finding in out.json()}
     assert "OPENROUTER_API_KEY set" in findings["keys", "environment and .env"]["detail"]
     assert "topsecret" not in out.stdout + out.stderr
     assert findings["weights", "clap"]["state"] == "absent"
@@ -157,20 +154,18 @@ def test_doctor_tells_what_is_there_and_never_a_key(lsdata: Lsdata) -> None:
 
 
 def test_doctor_for_a_stage_fails_when_it_cannot_run(lsdata_here: Lsdata) -> None:
-    out = lsdata_here("doctor", "--for", "configs", env={"LSDATA_LLM__MODEL": "openrouter/some/model"})
-    assert out.returncode == 3
+    out = lsdata_here("doctor", "--for", "configs", env={"LSDATA_LLM__MODEL": "openrouter/some/model"}, code=3)
     assert "OPENROUTER_API_KEY" in out.stdout
-    assert lsdata_here("doctor", "--for", "configs").returncode == 0
-    out = lsdata_here("doctor", "--for", "train", env={"HF_HUB_OFFLINE": "1"})
-    assert out.returncode == 3
+    lsdata_here("doctor", "--for", "configs", code=0)
+    out = lsdata_here("doctor", "--for", "train", env={"HF_HUB_OFFLINE": "1"}, code=3)
     here = lsdata_here("doctor", "--for", "train", env={"LSDATA_TRAIN__BASE_MODEL": "tiny-random"})
     assert here.returncode in (0, 3)
     assert "base model" not in here.stdout
-    assert lsdata_here("doctor", "--for", "singing").returncode == 2
+    lsdata_here("doctor", "--for", "singing", code=2)
 
 
 def test_doctor_tells_the_same_kind_of_fix_in_the_same_words(lsdata_here: Lsdata) -> None:
-    found = {finding["name"]: finding for finding in json.loads(lsdata_here("doctor", "--json").stdout)}
+    found = {finding["name"]: finding for finding in lsdata_here("doctor", "--json").json()}
     for name in ("clap", "minilm"):
         assert found[name]["fix"] in (f"lsdata doctor --fetch {name}", install("ml"))
         assert found[name]["fix"] not in found[name]["detail"]
@@ -220,21 +215,17 @@ def test_doctor_warns_of_a_readable_dotenv(lsdata_here: Lsdata) -> None:
 
 
 def test_status_of_an_empty_folder(lsdata_here: Lsdata) -> None:
-    out = lsdata_here("status", "--json")
-    assert out.returncode == 0, out.stderr
-    assert {stage["state"] for stage in json.loads(out.stdout)["stages"]} == {"not run"}
+    assert {stage["state"] for stage in lsdata_here("status", "--json", code=0).json()["stages"]} == {"not run"}
     assert not Path("data_work").exists()
 
 
 def test_a_folder_named_like_a_command_is_no_command(lsdata_here: Lsdata) -> None:
-    out = lsdata_here("--root", "configs", "status", "--json")
-    assert out.returncode == 0, out.stderr
-    assert json.loads(out.stdout)["root"] == "configs"
+    assert lsdata_here("--root", "configs", "status", "--json", code=0).json()["root"] == "configs"
 
 
 def test_a_training_run_that_was_finished_by_hand_is_not_begun(lsdata_here: Lsdata, root: Path) -> None:
     def train() -> dict[str, object]:
-        stages = json.loads(lsdata_here("status", "--root", str(root), "--json").stdout)["stages"]
+        stages = lsdata_here("status", "--root", str(root), "--json").json()["stages"]
         return next(stage for stage in stages if stage["stage"] == "train")
 
     for run in ("one", "two"):
@@ -246,8 +237,7 @@ def test_a_training_run_that_was_finished_by_hand_is_not_begun(lsdata_here: Lsda
     )  # fmt: skip
     (root / ".modal_outputs" / "two" / "DONE").touch()
     assert (train()["state"], train()["why"]) == ("finished", ["2 finished, none by run-all"])
-    shown = lsdata_here("status", "--root", str(root))
-    assert "finished" in shown.stdout
+    assert "finished" in lsdata_here("status", "--root", str(root)).stdout
 
 
 def test_a_source_s_label_is_shown_as_it_is_typed(capsys: pytest.CaptureFixture[str]) -> None:

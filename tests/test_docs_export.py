@@ -8,10 +8,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
+from conftest import here
 from export_workspace import fill
-from latentscore_data.cli import app
+from tiny_models import trained_run
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "export.md"
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE))
@@ -43,17 +43,12 @@ def test_the_example_of_each_section_runs(title: str, capsys: pytest.CaptureFixt
     if title == "A model":
         if not find_spec("torch"):
             pytest.skip("needs the ml extra")
-        from latentscore_data.core.models.base_models import load_base
-        from tiny_models import finished_run
-
-        base = load_base("tiny-random")
-        finished_run(workspace.train_dir, "my-run", base.model, base.tokenizer, base_model="tiny-random", method="full")
+        trained_run(workspace.train_dir, "my-run", method="full")
         Path("GEMMA_TERMS.html").write_text("terms")
     ran = commands(section)
     assert ran
     for command in ran:
-        result = CliRunner().invoke(app, command)
-        assert result.exit_code == 0, result.output
+        here(*command, code=0)
     exec(code, {})
     assert capsys.readouterr().out.strip()
 
@@ -61,5 +56,5 @@ def test_the_example_of_each_section_runs(title: str, capsys: pytest.CaptureFixt
 def test_the_report_command_runs() -> None:
     fill(Path("data_work"))
     (command,) = commands(SECTIONS["A report"])
-    assert CliRunner().invoke(app, command, env={"LSDATA_SCORING__SECONDS": "1"}).exit_code == 0
+    here(*command, env={"LSDATA_SCORING__SECONDS": "1"}, code=0)
     assert Path("data_work/.exports/report/index.html").is_file()

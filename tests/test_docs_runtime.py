@@ -29,20 +29,9 @@ from latentscore.embed import WordVectorEmbedder
 from latentscore_data.core.export.maps import write_map
 from notebooks import code_cells, run_block_with, run_blocks, run_cells
 from servers import ChatServer
+from speaker import Speaker
 
 MAP = "data_work/.exports/map-text"
-
-
-class Speaker:
-    PortAudioError = RuntimeError
-    frames = 0
-
-    def play(self, samples: Any, rate: int, blocking: bool) -> None:
-        self.frames += len(samples)
-
-    @contextlib.contextmanager
-    def OutputStream(self, **options: Any) -> Any:
-        yield SimpleNamespace(write=lambda block: self.play(block, 0, True))
 
 
 def write_a_map(folder: Path) -> None:

@@ -169,11 +169,7 @@ def test_changing_one_setting_reruns_only_what_follows(
     values = json.loads(manifest.read_text())
     values["settings"]["seconds"] = 4.0
     manifest.write_text(json.dumps(values))
-    out = subprocess.run(
-        [*COMMAND, "--root", str(root), "--dry-run", "--json"],
-        capture_output=True, text=True, env=environment(), cwd=tmp_path, check=True,
-    )  # fmt: skip
-    plan = {step["stage"]: step for step in json.loads(out.stdout)["plan"]}
+    plan = {step["stage"]: step for step in run(root, "--dry-run")["plan"]}
     assert plan["download"]["state"] == plan["vibes"]["state"] == "fresh"
     assert plan["configs"]["state"] == "stale"
     assert any("seconds changed from 4.0 to 5.0" in why for why in plan["configs"]["why"])

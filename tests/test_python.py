@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 
 from conftest import SRC
 from factories import make_payload, make_scored, make_vibe
+from forked import python
 from latentscore_data import Workspace
 from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.base.jsonl import replace_rows
@@ -26,10 +26,7 @@ def test_the_import_is_light():
         "import sys, time; begun = time.process_time()\nfrom latentscore_data import Workspace\n"
         "print(time.process_time() - begun, *{'pydantic', 'numpy', 'typer', 'scipy'} & set(sys.modules))"
     )
-    runs = [
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=SRC).stdout.split()
-        for _ in range(3)
-    ]
+    runs = [python("-c", code, cwd=SRC).stdout.split() for _ in range(3)]
     assert all(loaded == [] for _, *loaded in runs)
     assert min(float(seconds) for seconds, *_ in runs) < 0.1
 
@@ -76,16 +73,7 @@ def test_a_script_without_a_main_guard_is_run_once(tmp_path: Path):
         "print('begun', flush=True)\nfrom latentscore_data import Workspace\n"
         "print(Workspace('data', scoring={'seconds': 1}).answer('rain', n=2).title)\n"
     )
-    out = subprocess.run(
-        [sys.executable, str(script)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(SRC), "PATH": ""},
-    )
-    assert out.returncode == 0, out.stderr
-    assert out.stdout.split() == ["begun", "Rain"]
+    assert python(script, cwd=tmp_path).stdout.split() == ["begun", "Rain"]
 
 
 class TestRows:

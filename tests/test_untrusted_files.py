@@ -12,14 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from typer.testing import CliRunner
 
-from conftest import SRC
+from conftest import SRC, here
 from export_workspace import fill
 from factories import make_config, make_payload, make_scored, make_text
 from latentscore import InvalidConfigError, MapError, load_map, parse_config, parse_payload
 from latentscore.embed import WordVectorEmbedder
-from latentscore_data.cli import app
 from latentscore_data.core.base.errors import OutputError
 from latentscore_data.core.base.jsonl import Appender, read_rows, replace_rows
 from latentscore_data.core.base.rows import ScoredRow, SourceText
@@ -44,9 +42,7 @@ DEEP = "[" * 200_000
 
 
 def run(*args: str, code: int = 0) -> str:
-    result = CliRunner().invoke(app, list(args))
-    assert result.exit_code == code, (result.output, result.exception)
-    return result.output
+    return here(*args, code=code).output
 
 
 # --- the terminal ----------------------------------------------------------------------------------------------------

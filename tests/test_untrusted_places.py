@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 import os
 import pwd
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from conftest import Lsdata
 from factories import make_scored
+from forked import python
 from latentscore.files import MOST_BYTES, open_file, read_whole, why_no_file
 from latentscore_data.core.base.errors import FULL_DISK
 from latentscore_data.core.base.jsonl import replace_rows
 from latentscore_data.core.base.workspace import Workspace
-from test_journey import environment
 
 COMMANDS = {
     "payload": ("render", "--payload", "PLACE", "--out", "x.flac"),
@@ -48,10 +46,7 @@ def folder(tmp_path: Path) -> Path:
 def test_no_command_waits_for_what_is_no_file(folder: Path, name: str) -> None:
     for place in ("pipe.json", "folder.json", "nothing.json", "device.json"):
         words = [word.replace("PLACE", place) for word in COMMANDS[name]]
-        out = subprocess.run(
-            [sys.executable, "-m", "latentscore_data", *words, "--root", "data"],
-            cwd=folder, env=environment(), capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+        out = python("-m", "latentscore_data", *words, "--root", "data", cwd=folder, timeout=60, code=None)
         assert out.returncode in (2, 3), (place, out.returncode, out.stdout, out.stderr)
         assert "Traceback" not in out.stderr
         assert "->" in out.stdout + out.stderr, (place, out.stderr)
@@ -92,10 +87,7 @@ def test_a_workspace_with_such_places_in_it_is_looked_at_without_waiting(folder:
         target.parent.mkdir(parents=True, exist_ok=True)
         os.link(folder / place, target) if place == "pipe.json" else target.symlink_to("/dev/zero")
     for words in (("status",), ("train", "status"), ("export", "report"), ("check",)):
-        out = subprocess.run(
-            [sys.executable, "-m", "latentscore_data", *words, "--root", "data"],
-            cwd=folder, env=environment(), capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+        out = python("-m", "latentscore_data", *words, "--root", "data", cwd=folder, timeout=60, code=None)
         assert out.returncode != 70, (words, out.stderr)
         assert "Traceback" not in out.stderr
 

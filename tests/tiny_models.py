@@ -25,8 +25,7 @@ def finished_run(
     run.final.mkdir(parents=True)
     run.spec_file.write_text(spec.model_dump_json())
     replace_rows(run.data("train"), [make_scored(n) for n in range(4)])
-    model.save_pretrained(str(run.final))
-    tokenizer.save_pretrained(str(run.final))
+    save(run.final, model, tokenizer)
     run.note(
         run_id=run_id,
         kind="sft",
@@ -38,6 +37,32 @@ def finished_run(
     )
     run.mark_done()
     return run
+
+
+def trained_run(
+    train_dir: Path, run_id: str, base_model: str = "tiny-random", *, method: str = "lora", scale: float = 0.05
+) -> RunFolder:
+    """A finished run on this base model; that of a LoRA has the adapter of :func:`with_adapter`."""
+    from latentscore_data.core.models.base_models import load_base
+
+    base = load_base(base_model)
+    model = with_adapter(base.model, base_model, scale=scale) if method == "lora" else base.model
+    return finished_run(train_dir, run_id, model, base.tokenizer, base_model=base_model, method=method)
+
+
+def save(folder: Path, model: Any, tokenizer: Any) -> Path:
+    """Write a model and its tokenizer to a folder."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def save_tiny_random(folder: Path) -> Path:
+    """Write ``tiny-random``, the Gemma-3-shaped model, to a folder."""
+    from latentscore_data.core.models.base_models import load_base
+
+    base = load_base("tiny-random")
+    return save(folder, base.model, base.tokenizer)
 
 
 def with_adapter(model: Any, base_model: str, seed: int = 1, scale: float = 0.05) -> Any:
@@ -106,9 +131,7 @@ def tiny_qwen3(folder: Path) -> Path:
         tie_word_embeddings=False,
         eos_token_id=tokenizer.eos_token_id,
     )
-    Qwen3ForCausalLM(config).save_pretrained(str(folder))
-    tokenizer.save_pretrained(str(folder))
-    return folder
+    return save(folder, Qwen3ForCausalLM(config), tokenizer)
 
 
 def tiny_llama(folder: Path) -> Path:
@@ -134,9 +157,7 @@ def tiny_llama(folder: Path) -> Path:
         bos_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    LlamaForCausalLM(config).save_pretrained(str(folder))
-    tokenizer.save_pretrained(str(folder))
-    return folder
+    return save(folder, LlamaForCausalLM(config), tokenizer)
 
 
 def sentencepiece_gemma(folder: Path) -> Path:
@@ -204,11 +225,9 @@ def tiny_sentences(folder: Path) -> Path:
         vocab_size=len(letters), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
         max_position_embeddings=128,
     )  # fmt: skip
-    BertModel(config).save_pretrained(folder / "bert")
-    PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(
-        folder / "bert"
-    )
-    words = models.Transformer(str(folder / "bert"), max_seq_length=128)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]")
+    bert = save(folder / "bert", BertModel(config), tokenizer)
+    words = models.Transformer(str(bert), max_seq_length=128)
     model = SentenceTransformer(modules=[words, models.Pooling(words.get_word_embedding_dimension())], device="cpu")
     model.save(str(folder / "sentences"))
     return folder / "sentences"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -112,9 +111,7 @@ def killed(server: BatchServer, workspace: Workspace, *, at: str | None = None, 
 @pytest.fixture
 def configs(lsdata_here: Lsdata, server: BatchServer, workspace: Workspace) -> Callable[[], dict[str, Any]]:
     def run() -> dict[str, Any]:
-        out = lsdata_here(*command(server, workspace), env=environment(server))
-        assert out.returncode == 0, out.stderr
-        return json.loads(out.stdout)
+        return lsdata_here(*command(server, workspace), env=environment(server), code=0).json()
 
     return run
 

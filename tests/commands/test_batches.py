@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import random
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from batch_servers import AnthropicBatchServer, AzureBatchServer, Body, OpenAIBatchServer, TogetherBatchServer
-from conftest import Lsdata
+from conftest import Lsdata, here
 from factories import make_text, make_vibe
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
 from latentscore_data.core.base.ledger import Usage, totals
@@ -22,7 +22,7 @@ from latentscore_data.core.llm.batches import remote
 from latentscore_data.core.vibes.excerpts import vibes_for
 from servers import config_reply
 
-MODEL = "openai/gpt-4o-mini"
+MODEL, CLAUDE = "openai/gpt-4o-mini", "anthropic/claude-haiku-4-5"
 PRICES = {"LSDATA_LLM__PRICES": json.dumps({"*": {"input": 1.0, "output": 4.0}})}
 ENV = {**PRICES, "OPENAI_API_KEY": "sk-loopback", "ANTHROPIC_API_KEY": "sk-ant-loopback"}
 N = 2
@@ -34,29 +34,29 @@ def write_rows(root: Path, count: int) -> Workspace:
     return workspace
 
 
+def generate(root: Path, model: str, *options: str) -> tuple[str, ...]:
+    command = ("configs", "--root", str(root), "--only", "generate", "--n", str(N), "--model", model, "--json")
+    return (*command, *options)
+
+
+class Provider(OpenAIBatchServer):
+    """A server with batches, and ``configs`` that asks it."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(config_reply())
+        self.root = root
+
+    def configs(self, *options: str, code: int = 0, root: Path | None = None) -> dict[str, Any]:
+        """The JSON document of a run (with ``--batch``, unless ``options`` are given), and what it ``said``."""
+        asked = generate(root or self.root, MODEL, "--api-base", self.address, "--yes", *(options or ("--batch",)))
+        out = here(*asked, env=ENV, code=code)
+        return {**out.json(), "said": out.stderr}
+
+
 @pytest.fixture
-def server() -> Any:
-    with OpenAIBatchServer(config_reply()) as running:
+def server(root: Path) -> Iterator[Provider]:
+    with Provider(root) as running:
         yield running
-
-
-def command(server: OpenAIBatchServer, root: Path, *options: str) -> tuple[str, ...]:
-    return (
-        "configs", "--root", str(root), "--only", "generate", "--n", str(N), "--model", MODEL,
-        "--api-base", server.address, "--yes", *options,
-    )  # fmt: skip
-
-
-@pytest.fixture
-def configs(lsdata_here: Lsdata, server: OpenAIBatchServer, root: Path) -> Callable[..., Any]:
-    """Run ``configs`` against the server and return its JSON document, with ``rc`` and ``said``."""
-
-    def run(*options: str, code: int = 0) -> dict[str, Any]:
-        out = lsdata_here(*command(server, root, *(options or ("--batch",))), "--json", env=ENV)
-        assert out.returncode == code, out.stderr
-        return {**json.loads(out.stdout), "said": out.stderr}
-
-    return run
 
 
 def done(workspace: Workspace) -> int:
@@ -71,27 +71,27 @@ def spent(workspace: Workspace) -> Usage:
 
 
 def test_the_same_command_submits_then_collects_and_a_direct_run_finds_the_answers_in_the_cache(
-    server: OpenAIBatchServer, root: Path, configs: Callable[..., Any]
+    server: Provider, root: Path
 ) -> None:
     workspace = write_rows(root, 3)
-    first = configs()
+    first = server.configs()
     assert (first["pending"], first["done"], first["calls"]) == (6, 0, 0)
     assert "6 questions to openai/gpt-4o-mini, at most $0." in first["said"]
     assert "same command again" in first["next_step"]
-    waiting = configs()
+    waiting = server.configs()
     assert waiting["pending"] == 6
     assert len(server.batches) == 1, "what waits is not asked again"
     assert server.direct == []
 
     server.finish()
-    last = configs()
+    last = server.configs()
     assert (last["pending"], last["done"], last["calls"], last["cached"]) == (0, 3, 6, 0)
     assert last["cost_usd"] == pytest.approx(spent(workspace).cost_usd)
     assert spent(workspace).calls == 6
     answers = [line["config_candidates"] for _, line in read_lines(workspace.candidates)]
     # Another workspace, asked directly, has the same keys; this one finds every answer.
     workspace.candidates.unlink()
-    direct = configs("--yes")
+    direct = server.configs("--yes")
     assert (direct["cached"], direct["calls"]) == (6, 0)
     assert [line["config_candidates"] for _, line in read_lines(workspace.candidates)] == answers
     assert server.direct == []
@@ -99,17 +99,16 @@ def test_the_same_command_submits_then_collects_and_a_direct_run_finds_the_answe
 
 @pytest.mark.long
 def test_a_batch_costs_half_of_what_the_same_answers_cost_directly(
-    server: OpenAIBatchServer, root: Path, configs: Callable[..., Any], tmp_path: Path, lsdata_here: Lsdata
+    server: Provider, root: Path, tmp_path: Path
 ) -> None:
     workspace = write_rows(root, 2)
     server.ends = True
-    plan = configs("--batch", "--dry-run")
+    plan = server.configs("--batch", "--dry-run")
     assert "batch price (50%), your price" in plan["price"]
-    configs()
-    configs()
+    server.configs()
+    server.configs()
     elsewhere = write_rows(tmp_path / "direct", 2)
-    out = lsdata_here(*command(server, elsewhere.root), "--json", env=ENV)
-    assert out.returncode == 0, out.stderr
+    server.configs("--yes", root=elsewhere.root)
     assert spent(workspace).cost_usd == pytest.approx(spent(elsewhere).cost_usd / 2)
     asked = [
         {name: value for name, value in body.items() if name != "custom_id"}
@@ -120,9 +119,7 @@ def test_a_batch_costs_half_of_what_the_same_answers_cost_directly(
     ), "a line of a batch is what a direct call sends"
 
 
-def test_wait_stays_through_the_rounds_and_bad_answers_go_into_the_next_one(
-    server: OpenAIBatchServer, root: Path, configs: Callable[..., Any]
-) -> None:
+def test_wait_stays_through_the_rounds_and_bad_answers_go_into_the_next_one(server: Provider, root: Path) -> None:
     workspace = write_rows(root, 3)
     server.ends = True
     good, seen = config_reply(), set[str]()
@@ -135,7 +132,7 @@ def test_wait_stays_through_the_rounds_and_bad_answers_go_into_the_next_one(
         return str(good(body))
 
     server.reply_to = reply
-    found = configs("--batch", "--wait")
+    found = server.configs("--batch", "--wait")
     assert (found["pending"], found["done"], found["calls"]) == (0, 3, 8)
     assert len(server.batches) == 2
     assert "4" in seen, "the question is asked again with the answer and what was wrong with it"
@@ -143,32 +140,30 @@ def test_wait_stays_through_the_rounds_and_bad_answers_go_into_the_next_one(
 
 
 @pytest.mark.long
-def test_an_answer_that_stays_bad_fails_its_row_and_a_later_run_asks_it_anew(
-    server: OpenAIBatchServer, root: Path, configs: Callable[..., Any]
-) -> None:
+def test_an_answer_that_stays_bad_fails_its_row_and_a_later_run_asks_it_anew(server: Provider, root: Path) -> None:
     workspace = write_rows(root, 2)
     server.ends = True
     good = config_reply()
     server.reply_to = lambda body: "" if "house 1" in body["messages"][1]["content"] else str(good(body))
-    found = configs("--batch", "--wait", code=1)
+    found = server.configs("--batch", "--wait", code=1)
     assert (found["done"], found["failed"]) == (1, {"answer": 1})
     assert len(server.batches) == 3, "three rounds, as with direct calls"
     server.reply_to = good
-    again = configs("--batch", "--wait")
+    again = server.configs("--batch", "--wait")
     assert (again["done"], again["skipped"]) == (1, 1)
     assert done(workspace) == 2
 
 
 def test_what_is_overwritten_over_several_rounds_is_replaced_once_and_all_else_stays(
-    server: OpenAIBatchServer, root: Path, configs: Callable[..., Any]
+    server: Provider, root: Path
 ) -> None:
     workspace = write_rows(root, 3)
-    configs("--yes")
+    server.configs("--yes")
     old = [{**line, "config_error": "old"} for _, line in read_lines(workspace.candidates)]
     replace_rows(workspace.candidates, old)
     workspace.llm_cache.unlink()
     server.ends = True
-    found = configs("--batch", "--wait", "--overwrite", "--limit", "2")
+    found = server.configs("--batch", "--wait", "--overwrite", "--limit", "2")
     assert (found["done"], found["skipped"], found["calls"]) == (2, 0, 4)
     assert [line["config_error"] for _, line in read_lines(workspace.candidates)] == [None, None, "old"]
 
@@ -189,47 +184,41 @@ def with_errors(lines: list[Body]) -> list[Body]:
     return [busy, refused, *lines[2:]]
 
 
-def test_results_out_of_order_and_twice_are_read_once(
-    server: OpenAIBatchServer, root: Path, configs: Callable[..., Any]
-) -> None:
+def test_results_out_of_order_and_twice_are_read_once(server: Provider, root: Path) -> None:
     workspace = write_rows(root, 4)
     server.ends, server.change = True, shuffled_twice
-    configs()
-    assert configs()["done"] == 4
+    server.configs()
+    assert server.configs()["done"] == 4
     assert spent(workspace).calls == 8
 
 
-def test_an_error_per_line_is_asked_again_or_fails_its_candidate(
-    server: OpenAIBatchServer, root: Path, configs: Callable[..., Any]
-) -> None:
+def test_an_error_per_line_is_asked_again_or_fails_its_candidate(server: Provider, root: Path) -> None:
     write_rows(root, 3)
     server.ends, server.change = True, lambda lines: with_errors(lines) if len(lines) > 2 else lines
-    found = configs("--batch", "--wait", code=1)
+    found = server.configs("--batch", "--wait", code=1)
     assert (found["done"], found["short"]) == (3, 1)
     assert [len(sold.requests) for sold in server.batches.values()] == [6, 1]
 
 
 @pytest.mark.parametrize("status", ["expired", "cancelled"])
 def test_a_batch_that_ends_in_part_keeps_what_was_answered_and_asks_for_the_rest(
-    status: str, server: OpenAIBatchServer, root: Path, configs: Callable[..., Any]
+    status: str, server: Provider, root: Path
 ) -> None:
     write_rows(root, 3)
-    configs()
+    server.configs()
     code = f"batch_{status}"
     server.change = lambda lines: [
         *lines[:4], *({**line, "response": None, "error": {"code": code, "message": code}} for line in lines[4:])
     ] if len(lines) > 2 else lines  # fmt: skip
     server.finish(status)
     server.ends = True
-    assert configs()["pending"] == 2
-    assert configs()["pending"] == 0
+    assert server.configs()["pending"] == 2
+    assert server.configs()["pending"] == 0
     assert [len(sold.requests) for sold in server.batches.values()] == [6, 2]
     assert max(server.asked.values()) == 2
 
 
-def test_a_parameter_that_the_model_refuses_is_left_out_in_the_next_round(
-    server: OpenAIBatchServer, root: Path, configs: Callable[..., Any]
-) -> None:
+def test_a_parameter_that_the_model_refuses_is_left_out_in_the_next_round(server: Provider, root: Path) -> None:
     write_rows(root, 1)
     refusal = {"message": "Unsupported value: 'temperature' does not support 0.9", "param": "temperature"}
 
@@ -239,59 +228,53 @@ def test_a_parameter_that_the_model_refuses_is_left_out_in_the_next_round(
         return [{**one, "response": answer} if "temperature" in asked[one["custom_id"]] else one for one in lines]
 
     server.ends, server.change = True, change
-    assert configs("--batch", "--wait")["done"] == 1
+    assert server.configs("--batch", "--wait")["done"] == 1
     assert [["temperature" in body for body in sold.requests] for sold in server.batches.values()] == [
         [True, True],
         [False, False],
     ]
 
 
-def test_the_cap_holds_over_all_commands_of_a_run(
-    server: OpenAIBatchServer, root: Path, configs: Callable[..., Any]
-) -> None:
+def test_the_cap_holds_over_all_commands_of_a_run(server: Provider, root: Path) -> None:
     workspace = write_rows(root, 4)
-    plan = configs("--batch", "--dry-run")
+    plan = server.configs("--batch", "--dry-run")
     one = plan["worst_usd"] / 8
     cap = ("--batch", "--max-cost", f"{4.5 * one:.6f}")
-    first = configs(*cap)
+    first = server.configs(*cap)
     assert first["pending"] == 8
     assert len(server.batches["batch_1"].requests) < 8
     assert "whose maximum cost reaches --max-cost" in first["said"]
     for _ in range(8):
         server.finish()
-        found = configs(*cap)
+        found = server.configs(*cap)
         if not found["pending"]:
             break
     assert done(workspace) == 4
     assert spent(workspace).cost_usd <= 4.5 * one
     tiny = write_rows(root / "tiny", 1)
-    out = configs("--batch", "--max-cost", "0.000001", "--root", str(tiny.root), code=4)
+    out = server.configs("--batch", "--max-cost", "0.000001", root=tiny.root, code=4)
     assert "above --max-cost" in out["error"]
 
 
-def test_a_direct_run_leaves_alone_what_waits_in_a_batch(
-    server: OpenAIBatchServer, root: Path, configs: Callable[..., Any]
-) -> None:
+def test_a_direct_run_leaves_alone_what_waits_in_a_batch(server: Provider, root: Path) -> None:
     workspace = write_rows(root, 2)
-    configs()
+    server.configs()
     write_rows(root, 4)
-    mixed = configs("--yes")
+    mixed = server.configs("--yes")
     assert (mixed["done"], mixed["pending"]) == (2, 4)
     assert len(server.direct) == 4
     server.finish()
-    assert configs("--yes")["pending"] == 0
+    assert server.configs("--yes")["pending"] == 0
     assert done(workspace) == 4
     assert len(server.direct) == 4
     assert set(server.asked.values()) == {1}
 
 
-def test_status_lists_what_is_open_and_batches_cancels_it(
-    server: OpenAIBatchServer, root: Path, configs: Callable[..., Any], lsdata_here: Lsdata
-) -> None:
+def test_status_lists_what_is_open_and_batches_cancels_it(server: Provider, root: Path, lsdata_here: Lsdata) -> None:
     write_rows(root, 2)
-    assert json.loads(lsdata_here("status", "--root", str(root), "--json").stdout)["batches"] == []
-    configs()
-    (batch,) = json.loads(lsdata_here("status", "--root", str(root), "--json").stdout)["batches"]
+    assert lsdata_here("status", "--root", str(root), "--json").json()["batches"] == []
+    server.configs()
+    (batch,) = lsdata_here("status", "--root", str(root), "--json").json()["batches"]
     assert (batch["stage"], batch["questions"], batch["state"]) == ("configs", 4, "open")
     assert batch["worst_usd"] > 0
     table = lsdata_here("status", "--root", str(root)).stdout
@@ -299,25 +282,22 @@ def test_status_lists_what_is_open_and_batches_cancels_it(
     env = {**ENV, "LSDATA_LLM__API_BASE": server.address}
     unknown = lsdata_here("batches", "--root", str(root), "--cancel", "nothing", env=env)
     assert (unknown.returncode, "nothing is open" in unknown.stderr) == (2, True)
-    out = lsdata_here("batches", "--root", str(root), "--cancel", batch["tag"], "--json", env=env)
-    assert out.returncode == 0, out.stderr
-    assert [one["remote_status"] for one in json.loads(out.stdout)] == ["cancelling"]
+    out = lsdata_here("batches", "--root", str(root), "--cancel", batch["tag"], "--json", env=env, code=0)
+    assert [one["remote_status"] for one in out.json()] == ["cancelling"]
     assert server.batches["batch_1"].status == "cancelling"
 
 
-def test_a_refused_submission_is_forgotten_and_a_batch_that_failed_whole_says_why(
-    server: OpenAIBatchServer, root: Path, configs: Callable[..., Any]
-) -> None:
+def test_a_refused_submission_is_forgotten_and_a_batch_that_failed_whole_says_why(server: Provider, root: Path) -> None:
     write_rows(root, 1)
     server.refuse = (401, {"error": {"message": "bad key", "code": "invalid_api_key"}})
-    assert "bad key" in configs(code=3)["error"]
+    assert "bad key" in server.configs(code=3)["error"]
     server.refuse = None
     server.end_status, server.ends = "failed", True
-    configs()
-    assert "model not allowed in batches" in configs(code=2)["error"]
+    server.configs()
+    assert "model not allowed in batches" in server.configs(code=2)["error"]
     server.end_status = "completed"
-    configs()
-    assert configs()["done"] == 1
+    server.configs()
+    assert server.configs()["done"] == 1
 
 
 @pytest.mark.parametrize(
@@ -329,22 +309,17 @@ def test_a_submission_that_anthropic_refuses_says_why(
     write_rows(root, 1)
     with AnthropicBatchServer(config_reply()) as server:
         server.refuse = (status, {"type": "error", "error": {"type": kind, "message": "not like this"}})
-        out = lsdata_here(
-            "configs", "--root", str(root), "--only", "generate", "--model", "anthropic/claude-haiku-4-5", "--batch",
-            "--max-cost", "5", env={"ANTHROPIC_API_KEY": "sk-ant-loopback", "ANTHROPIC_BASE_URL": server.url},
-        )  # fmt: skip
-    assert (out.returncode, f"({status})" in out.stderr, "not like this" in out.stderr) == (code, True, True), (
-        out.stderr
-    )
+        env = {"ANTHROPIC_API_KEY": "sk-ant-loopback", "ANTHROPIC_BASE_URL": server.url}
+        out = lsdata_here(*generate(root, CLAUDE, "--batch", "--max-cost", "5"), env=env, code=code)
+    assert f"({status})" in out.json()["error"]
+    assert "not like this" in out.json()["error"]
 
 
 def test_a_model_without_batches_is_refused_before_anything_is_sent(lsdata_here: Lsdata, root: Path) -> None:
     write_rows(root, 1)
     ask = ("configs", "--root", str(root), "--model", "gemini/gemini-2.5-flash", "--batch", "--max-cost", "1")
     for options in ((), ("--dry-run",)):
-        out = lsdata_here(*ask, *options, env={"GEMINI_API_KEY": "k"})
-        assert out.returncode == 2, out.stderr
-        assert "no batch API" in out.stderr
+        assert "no batch API" in lsdata_here(*ask, *options, env={"GEMINI_API_KEY": "k"}, code=2).stderr
     typed = lsdata_here("configs", "grey rain", "--batch")
     assert (typed.returncode, "cannot be answered in batches" in typed.stderr) == (2, True)
 
@@ -355,14 +330,9 @@ def test_anthropics_message_batches_carry_the_same_question_and_their_own_price(
     workspace = write_rows(root, 2)
     with AnthropicBatchServer(config_reply(), ends=True) as server:
         env = {"ANTHROPIC_API_KEY": "sk-ant-loopback", "ANTHROPIC_BASE_URL": server.url}
-        ask = (
-            "configs", "--root", str(root), "--only", "generate", "--n", str(N), "--model", "anthropic/claude-haiku-4-5",
-            "--batch", "--max-cost", "5", "--json",
-        )  # fmt: skip
-        first = lsdata_here(*ask, env=env)
-        assert first.returncode == 0, first.stderr
-        assert json.loads(first.stdout)["pending"] == 4
-        last = json.loads(lsdata_here(*ask, env=env).stdout)
+        ask = generate(root, CLAUDE, "--batch", "--max-cost", "5")
+        assert lsdata_here(*ask, env=env, code=0).json()["pending"] == 4
+        last = lsdata_here(*ask, env=env).json()
         assert (last["pending"], last["done"], last["calls"]) == (0, 2, 4)
         assert server.headers[0]["x-api-key"] == "sk-ant-loopback"
         (sold,) = server.batches.values()
@@ -370,7 +340,7 @@ def test_anthropics_message_batches_carry_the_same_question_and_their_own_price(
         assert sold.requests[0]["max_tokens"] == 3000
         assert "json_mode" not in sold.requests[0]
         write_rows(root, 3)
-        assert json.loads(lsdata_here(*ask, env=env).stdout)["pending"] == 2
+        assert lsdata_here(*ask, env=env).json()["pending"] == 2
         betas = [one.get("anthropic-beta", "") for one in server.headers if one.get("content-type")]
         assert len(betas) == 2
         assert all("structured-outputs" in beta for beta in betas)
@@ -383,10 +353,7 @@ def test_lines_of_message_batches_may_fail_one_by_one(lsdata_here: Lsdata, root:
     workspace = write_rows(root, 3)
     with AnthropicBatchServer(config_reply(), ends=True) as server:
         env = {"ANTHROPIC_API_KEY": "sk-ant-loopback", "ANTHROPIC_BASE_URL": server.url}
-        ask = (
-            "configs", "--root", str(root), "--only", "generate", "--n", str(N), "--model", "anthropic/claude-haiku-4-5",
-            "--batch", "--wait", "--max-cost", "5", "--json",
-        )  # fmt: skip
+        ask = generate(root, CLAUDE, "--batch", "--wait", "--max-cost", "5")
         ends: list[Body] = [
             {"type": "errored", "error": {"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}},
             {
@@ -407,9 +374,7 @@ def test_lines_of_message_batches_may_fail_one_by_one(lsdata_here: Lsdata, root:
             ]
 
         server.change = change
-        found = lsdata_here(*ask, env=env)
-        assert found.returncode == 1, found.stderr
-        said = json.loads(found.stdout)
+        said = lsdata_here(*ask, env=env, code=1).json()
         assert (said["pending"], said["done"], said["short"]) == (0, 3, 1)
     assert [len(sold.requests) for sold in server.batches.values()] == [6, 3]
     assert spent(workspace).calls == 5
@@ -433,15 +398,10 @@ def test_groq_azure_and_together_are_asked_at_their_own_address(
     with kind(config_reply()) as server:
         place = server.url if kind is AzureBatchServer else server.address
         env = {**PRICES, address: place, key: "sk-loopback", "AZURE_API_VERSION": "2024-10-21"}
-        ask = (
-            "configs", "--root", str(root), "--only", "generate", "--n", str(N), "--model", model, "--batch", "--max-cost",
-            "5", "--json",
-        )  # fmt: skip
+        ask = generate(root, model, "--batch", "--max-cost", "5")
         without_key = lsdata_here(*ask, "--dry-run", env={name: value for name, value in env.items() if name != key})
         assert (without_key.returncode, key.partition("_")[0] in without_key.stderr) == (3, True), without_key.stderr
-        first = lsdata_here(*ask, env=env)
-        assert first.returncode == 0, first.stderr
-        assert json.loads(first.stdout)["pending"] == 6
+        assert lsdata_here(*ask, env=env, code=0).json()["pending"] == 6
         (sold,) = server.batches.values()
         of_openai = {"custom_id", "model", "messages", "temperature", "top_p", "max_tokens", "seed", "response_format"}
         of_openai |= {"tools", "tool_choice"}  # how a model is asked that takes no schema
@@ -449,14 +409,14 @@ def test_groq_azure_and_together_are_asked_at_their_own_address(
         assert {body["model"] for body in sold.requests} == {model.partition("/")[2]}
         cancelled = lsdata_here("batches", "--root", str(root), "--cancel", "all", "--json", env=env)
         said = "in_progress, 50 %" if kind is TogetherBatchServer else "cancelling"
-        assert [one["remote_status"] for one in json.loads(cancelled.stdout)] == [said]
+        assert [one["remote_status"] for one in cancelled.json()] == [said]
         assert [sold.status for sold in server.batches.values()] == ["cancelling"]
         # Four lines were answered before it was cancelled.
         server.change = lambda lines: lines[:4] if len(lines) > 2 else lines
         server.finish("cancelled")
         server.ends = True
-        assert json.loads(lsdata_here(*ask, env=env).stdout)["pending"] == 2
-        last = json.loads(lsdata_here(*ask, env=env).stdout)
+        assert lsdata_here(*ask, env=env).json()["pending"] == 2
+        last = lsdata_here(*ask, env=env).json()
         assert (last["pending"], done(workspace), spent(workspace).calls) == (0, 3, 6)
         assert sorted(server.asked.values()) == [1, 1, 1, 1, 2, 2], (
             "what was not answered is asked again, and nothing else"
@@ -464,16 +424,14 @@ def test_groq_azure_and_together_are_asked_at_their_own_address(
         assert server.direct == []
 
 
-def test_what_an_interrupted_run_has_uploaded_is_deleted_at_the_provider(
-    server: OpenAIBatchServer, root: Path, configs: Callable[..., Any]
-) -> None:
+def test_what_an_interrupted_run_has_uploaded_is_deleted_at_the_provider(server: Provider, root: Path) -> None:
     write_rows(root, 1)
     server.refuse = (400, {"error": {"message": "not now"}})
-    configs(code=2)
+    server.configs(code=2)
     assert server.files == {}
 
 
-def test_vibes_and_run_all_wait_for_their_batches(server: OpenAIBatchServer, root: Path, lsdata_here: Lsdata) -> None:
+def test_vibes_and_run_all_wait_for_their_batches(server: Provider, root: Path, lsdata_here: Lsdata) -> None:
     workspace = Workspace(root)
     replace_rows(workspace.texts("moby-dick"), [make_text(n, text=f"Rain fell on house {n}. " * 30) for n in range(3)])
     config = config_reply()
@@ -494,44 +452,40 @@ def test_vibes_and_run_all_wait_for_their_batches(server: OpenAIBatchServer, roo
         "LSDATA_SCORING__SCORERS": '["acoustic"]',
     }
     run_all = ("run-all", "--root", str(root), "--from", "vibes", "--until", "configs", "--yes", "--json")
-    first = json.loads(lsdata_here(*run_all, env=env).stdout)
+    first = lsdata_here(*run_all, env=env).json()
     assert [(one["stage"], one["pending"]) for one in first["stages"]] == [("vibes", 3)]
     assert not workspace.vibe_files(), "nothing goes on before the answers are there"
-    alone = json.loads(lsdata_here("vibes", "--root", str(root), "--yes", "--json", env=env).stdout)
+    alone = lsdata_here("vibes", "--root", str(root), "--yes", "--json", env=env).json()
     assert (alone["pending"], len(server.batches)) == (3, 1)
 
     server.finish()
-    asked_for_configs = json.loads(lsdata_here(*run_all, env=env).stdout)
+    asked_for_configs = lsdata_here(*run_all, env=env).json()
     stages = [(one["stage"], bool(one["pending"])) for one in asked_for_configs["stages"]]
     assert stages == [("vibes", False), ("configs", True)]
 
 
 @pytest.mark.long
 def test_bench_waits_for_its_hosted_sources_and_compares_when_all_have_answered(
-    server: OpenAIBatchServer, root: Path, lsdata_here: Lsdata
+    server: Provider, root: Path, lsdata_here: Lsdata
 ) -> None:
     ask = (
         "bench", "--root", str(root), "--suite", "short", "--limit", "3", "--source", f"litellm:{MODEL}=mini",
         "--source", "baseline:random", "--scorer", "acoustic", "--seconds", "0.5", "--api-base", server.address,
         "--batch", "--yes", "--json",
     )  # fmt: skip
-    first = lsdata_here(*ask, env=ENV)
-    assert first.returncode == 0, first.stderr
-    assert json.loads(first.stdout)["pending"] == 3
+    assert lsdata_here(*ask, env=ENV, code=0).json()["pending"] == 3
     assert not list(root.rglob("report.html"))
     server.finish()
-    last = lsdata_here(*ask, env=ENV)
-    assert last.returncode == 0, last.stderr
-    found = json.loads(last.stdout)
+    found = lsdata_here(*ask, env=ENV, code=0).json()
     assert (found["pending"], found["calls"]) == (0, 3)
     assert found["cost_usd"] == pytest.approx(spent(Workspace(root)).cost_usd)
     assert len(list(root.rglob("report.html"))) == 1
     assert len(server.batches) == 1
 
 
-def test_a_damaged_record_keeps_what_it_can(server: OpenAIBatchServer, root: Path, configs: Callable[..., Any]) -> None:
+def test_a_damaged_record_keeps_what_it_can(server: Provider, root: Path) -> None:
     workspace = write_rows(root, 2)
-    configs()
+    server.configs()
     record = workspace.llm_cache.with_name(FILE_NAME)
     with sqlite3.connect(record) as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -539,25 +493,23 @@ def test_a_damaged_record_keeps_what_it_can(server: OpenAIBatchServer, root: Pat
         db.execute("CREATE TABLE refusals (other TEXT)")
     db.close()
     server.finish()
-    found = configs()
+    found = server.configs()
     assert (found["pending"], found["done"], len(server.batches)) == (0, 2, 1)
 
 
-def test_a_batch_that_the_provider_no_longer_knows_is_asked_again(
-    server: OpenAIBatchServer, root: Path, configs: Callable[..., Any]
-) -> None:
+def test_a_batch_that_the_provider_no_longer_knows_is_asked_again(server: Provider, root: Path) -> None:
     write_rows(root, 1)
-    configs()
+    server.configs()
     server.batches.clear()
     server.ends = True
-    again = configs()
+    again = server.configs()
     assert "no longer has" in again["said"]
     assert again["pending"] == 2
-    assert configs()["done"] == 1
+    assert server.configs()["done"] == 1
 
 
 def test_waiting_goes_on_when_the_provider_is_busy_for_a_moment(
-    server: OpenAIBatchServer, root: Path, configs: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    server: Provider, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_rows(root, 1)
     monkeypatch.setattr(remote, "RETRIES", 0)
@@ -571,6 +523,6 @@ def test_waiting_goes_on_when_the_provider_is_busy_for_a_moment(
         return number in (0, 1)
 
     server.busy = busy_then_done
-    found = configs("--batch", "--wait")
+    found = server.configs("--batch", "--wait")
     assert (found["done"], found["pending"]) == (1, 0)
     assert found["said"].count("asking again") == 2

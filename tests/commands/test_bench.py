@@ -55,9 +55,7 @@ def test_the_default_comparison_writes_a_table_and_a_page(lsdata: Lsdata, root: 
     write_rows(root)
     (root.parent / "latentscore.toml").write_text('[dedupe]\nmodel = "words"\n')
     command = ("bench", "--root", str(root), "--config", str(root.parent / "latentscore.toml"), *QUICK, "--json")
-    out = lsdata(*command, "--human-pack", timeout=280)
-    assert out.returncode == 0, out.stderr
-    messages = json.loads(out.stdout)
+    messages = lsdata(*command, "--human-pack", timeout=280, code=0).json()
     assert messages["done"] == 16
     report = Path(messages["outputs"][0])
     table = json.loads((report.parent / "summary.json").read_text())
@@ -84,8 +82,7 @@ def test_the_default_comparison_writes_a_table_and_a_page(lsdata: Lsdata, root: 
     manifest = json.loads((report.parent / "manifest.json").read_text())
     assert manifest["stage"] == "bench"
 
-    again = lsdata(*command, timeout=280)
-    assert json.loads(again.stdout)["skipped"] == 16
+    assert lsdata(*command, timeout=280).json()["skipped"] == 16
     assert (report.parent / "summary.json").read_text().count("mean") == json.dumps(table).count("mean")
 
 
@@ -149,11 +146,8 @@ def test_a_scorer_that_the_settings_name_runs_when_somebody_says_so(lsdata_here:
     scorer.write_text("def loud(vibe, config, audio):\n    return 0.5\n")
     config.write_text(f"[scoring]\nscorers = [{json.dumps(str(scorer) + ':loud')}]\nseconds = 1.0\nworkers = 1\n")
     command = ("bench", "--root", str(root), "--config", str(config), "--source", "baseline:random")
-    refused = lsdata_here(*command)
-    assert refused.returncode == 2
-    assert "--trust-settings" in refused.stderr
-    out = lsdata_here(*command, "--trust-settings")
-    assert out.returncode == 0, out.stderr
+    assert "--trust-settings" in lsdata_here(*command, code=2).stderr
+    out = lsdata_here(*command, "--trust-settings", code=0)
     assert "scored by" in out.stderr
     assert "\x1b" not in out.stderr
 
@@ -178,13 +172,10 @@ def test_a_killed_run_goes_on_where_it_stopped(lsdata: Lsdata, root: Path):
         os.killpg(process.pid, signal.SIGKILL)
     before = results.read_bytes()
     kept = before[: before.rfind(b"\n") + 1].splitlines()
-    out = lsdata(*command, "--name", "killed", "--json", timeout=280)
-    assert out.returncode == 0, out.stderr
-    messages = json.loads(out.stdout)
+    messages = lsdata(*command, "--name", "killed", "--json", timeout=280, code=0).json()
     assert messages["skipped"] == len(kept)
     assert messages["skipped"] + messages["done"] == 16
-    whole = lsdata(*command, "--name", "whole", "--json", timeout=280)
-    assert whole.returncode == 0
+    lsdata(*command, "--name", "whole", "--json", timeout=280, code=0)
     scores = [
         [(r.row_id, r.source, r.scores) for r in map(BenchRow.model_validate_json, path.open())]
         for path in (results, root / ".benchmarks" / "whole" / "results.jsonl")
@@ -209,8 +200,7 @@ def test_wrong_usage_is_one_line_and_a_remedy(
     lsdata_here: Lsdata, root: Path, arguments: tuple[str, ...], code: int, message: str
 ):
     write_rows(root)
-    out = lsdata_here("bench", "--root", str(root), *QUICK, *arguments)
-    assert out.returncode == code
+    out = lsdata_here("bench", "--root", str(root), *QUICK, *arguments, code=code)
     assert message in out.stderr
     assert len(out.stderr.strip().splitlines()) == 2
 
@@ -221,10 +211,9 @@ def test_a_dry_run_is_one_json_document(lsdata_here: Lsdata, root: Path):
         sources = [word for name in hosted for word in ("--source", f"litellm:{name}")]
         out = lsdata_here(
             "bench", "--root", str(root), "--source", "baseline:random", *sources, *QUICK, "--dry-run", "--json",
-            env={"OPENAI_API_KEY": "none"},
+            env={"OPENAI_API_KEY": "none"}, code=0
         )  # fmt: skip
-        assert out.returncode == 0, out.stderr
-        messages = json.loads(out.stdout)
+        messages = out.json()
         assert messages["dry_run"]
         assert [plan["model"] for plan in messages["plans"]] == list(hosted)
 

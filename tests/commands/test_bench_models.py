@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from bench_fakes import make_rows
+from conftest import here
 from factories import make_vibe
-from latentscore_data.cli import app
 from latentscore_data.core.base.jsonl import replace_rows
 from latentscore_data.core.base.ledger import totals
 from latentscore_data.core.base.rows import BenchRow
@@ -52,9 +51,9 @@ def command(root: Path, url: str, name: str) -> list[str]:
 
 
 def bench(root: Path, server: ChatServer, name: str, *more: str) -> dict[str, Any]:
-    out = CliRunner().invoke(app, [*command(root, server.url, name), *more])
-    assert out.exit_code in (0, 1), out.output
-    return json.loads(out.stdout)
+    out = here(*command(root, server.url, name), *more)
+    assert out.returncode in (0, 1), out.output
+    return out.json()
 
 
 def results(root: Path, name: str) -> dict[str, BenchRow]:
@@ -122,9 +121,8 @@ def test_what_a_judge_says_is_scored_booked_and_not_asked_twice(root: Path) -> N
         base = server.url.replace("127.0.0.1", "0.0.0.0")
         messages = []
         for name in ("one", "two"):
-            out = CliRunner().invoke(app, [*options, "--api-base", base, "--name", name])
-            assert out.exit_code == 0, out.output
-            messages.append(json.loads(out.stdout))
+            out = here(*options, "--api-base", base, "--name", name, code=0)
+            messages.append(out.json())
             asked = len(server.received)
     booked = totals(Workspace(root).ledger)["judge", "openai/gpt-4o"]
     # Each answer against its own vibe and another's, and each row's candidates.
@@ -177,9 +175,7 @@ def test_one_cap_holds_for_every_source_and_the_judge(root: Path) -> None:
         base = server.url.replace("127.0.0.1", "0.0.0.0")
         sources = [f"--source=litellm:openai/{model}" for model in ("gpt-4o", "gpt-4o-2024-11-20")]
         options = ["bench", "--root", str(root), *QUICK, *sources, "--api-base", base, "--name", "capped"]
-        out = CliRunner().invoke(app, [*options, "--max-cost", "0.054", "--max-concurrency", "1"])
-        assert out.exit_code == 4, out.output
-        assert "over --max-cost 0.054" in out.output
+        assert "over --max-cost 0.054" in here(*options, "--max-cost", "0.054", "--max-concurrency", "1", code=4).output
         booked = totals(Workspace(root).ledger)
         assert booked["bench", "openai/gpt-4o"].calls == 3
         assert sum(usage.cost_usd for usage in booked.values()) <= 0.054
@@ -232,8 +228,7 @@ def test_a_model_that_costs_money_is_not_asked_unless_somebody_said_so(
 ) -> None:
     write_rows(root, 4)
     monkeypatch.setenv("OPENAI_API_KEY", "none")
-    out = CliRunner().invoke(app, ["bench", "--root", str(root), *QUICK, *options])
-    assert out.exit_code == 2
+    out = here("bench", "--root", str(root), *QUICK, *options, code=2)
     assert f"costs money ({calls} calls" in out.output
     assert "no terminal to confirm it" in out.output
     assert len(out.output.strip().splitlines()) == 2

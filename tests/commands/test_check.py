@@ -64,18 +64,8 @@ def write(root: Path, rows: list[ScoredRow], **metadata: Any) -> None:
 @pytest.fixture
 def check(root: Path, lsdata_here: Lsdata) -> Callable[..., dict[str, Any]]:
     def run(*args: str, code: int) -> dict[str, Any]:
-        out = lsdata_here(
-            "check",
-            "--root",
-            str(root),
-            "--sounds",
-            "2",
-            "--json",
-            *args,
-            env={"LSDATA_SCORING__SECONDS": "5", "LSDATA_DEDUPE__MODEL": "words"},
-        )
-        assert out.returncode == code, out.stdout + out.stderr
-        return json.loads(out.stdout)
+        env = {"LSDATA_SCORING__SECONDS": "5", "LSDATA_DEDUPE__MODEL": "words"}
+        return lsdata_here("check", "--root", str(root), "--sounds", "2", "--json", *args, env=env, code=code).json()
 
     return run
 
@@ -224,10 +214,9 @@ def test_the_table_names_the_rows_to_look_at_and_what_changed(root: Path, lsdata
     planted = rows()
     planted[2].vibe_original = "ahab@pequod.example"
     write(root, planted)
-    assert lsdata_here("export", "dataset", "--root", str(root)).returncode == 0
+    lsdata_here("export", "dataset", "--root", str(root), code=0)
     write(root, planted[:-1])
-    out = lsdata_here("check", "--root", str(root), "--sounds", "0")
-    assert out.returncode == 8
+    out = lsdata_here("check", "--root", str(root), "--sounds", "0", code=8)
     assert planted[2].row_id in out.stderr.replace("\n", "")
     assert "0 new, 1 gone, 0" in out.stdout
 
@@ -237,7 +226,7 @@ def test_rows_with_a_tag_can_be_left_out_of_an_export(root: Path, lsdata_here: L
     planted[2].vibe_original = "ahab@pequod.example"
     write(root, planted)
     for args, count in (((), 24), (("--exclude", "email", "--overwrite"), 23)):
-        assert lsdata_here("export", "dataset", "--root", str(root), *args).returncode == 0
+        lsdata_here("export", "dataset", "--root", str(root), *args, code=0)
         lines = (root / ".exports" / "dataset" / "jsonl" / "train.jsonl").read_text().splitlines()
         assert len(lines) == count
     assert all(json.loads(line)["text_tags"] == [] for line in lines)
@@ -257,6 +246,4 @@ def test_the_vendi_score_counts_different_items() -> None:
 
 
 def test_without_rows_there_is_nothing_to_check(root: Path, lsdata_here: Lsdata) -> None:
-    out = lsdata_here("check", "--root", str(root))
-    assert out.returncode == 2
-    assert "run lsdata configs first" in out.stderr
+    assert "run lsdata configs first" in lsdata_here("check", "--root", str(root), code=2).stderr

@@ -142,13 +142,11 @@ def test_what_is_not_read_is_said_with_the_option_that_reads_it(root: Path, tmp_
     (folder / "table.tsv").write_text("body\tn\nsnow\t1\n")
     (folder / "notes").write_text("no extension")
     draw = ("download", "--dataset", str(folder), "--root", str(root))
-    done = lsdata_here(*draw)
-    assert done.returncode == 0, done.stderr
+    done = lsdata_here(*draw, code=0)
     assert "not read: notes (its name has no extension); old.txt (" in done.stderr
     assert "pass --encoding latin-1" in done.stderr
     assert len(list(read_rows(root / ".outputs/texts.jsonl", SourceText))) == 2
-    done = lsdata_here(*draw, "--encoding", "latin-1", "--json")
-    facts = json.loads(done.stdout)["details"]["datasets"]["texts"]
+    facts = lsdata_here(*draw, "--encoding", "latin-1", "--json").json()["details"]["datasets"]["texts"]
     assert (facts["texts"], facts["unread"]) == (3, {"notes": "its name has no extension"})
     for wrong in ("klingon", "rot13", "base64", "undefined", "lat\x00in"):
         with pytest.raises(InputError, match="encoding"):

@@ -9,25 +9,23 @@ import re
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
+from conftest import here
 from export_workspace import fill
 from factories import make_payload, make_scored
 from latentscore import lookup
 from latentscore.config import REGISTERS_SWAPPED
 from latentscore.embed import WordVectorEmbedder
 from latentscore.installed import install
-from latentscore_data.cli import app
 from latentscore_data.core.base.marks import marks_file
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.stages.base import RunContext
+from tiny_models import save_tiny_random
 
 
 def run(root: Path, *args: str, code: int = 0) -> str:
-    result = CliRunner().invoke(app, ["export", *args, "--root", str(root)])
-    assert result.exit_code == code, result.output
-    return result.output
+    return here("export", *args, "--root", str(root), code=code).output
 
 
 def test_a_map_is_found_by_text(root: Path) -> None:
@@ -166,17 +164,19 @@ def test_trl_trains_on_the_data_set_as_it_stands(root: Path, tmp_path: Path, com
     import subprocess
     import sys
 
-    from latentscore_data.core.models.base_models import load_base
-
     workspace = fill(root)
     run(root, "dataset")
-    base = load_base("tiny-random")
-    for part in (base.model, base.tokenizer):
-        part.save_pretrained(tmp_path / "model")
     trl = str(Path(sys.executable).with_name("trl"))
     dataset = ["--dataset_name", str(workspace.export_dir / "dataset"), "--dataset_config", config]
     training = ["--max_steps", "2", "--output_dir", str(tmp_path / "out"), "--report_to", "none", "--use_cpu"]
-    model = ["--model_name_or_path", str(tmp_path / "model"), "--max_length", "256", "--bf16", "false"]
+    model = [
+        "--model_name_or_path",
+        str(save_tiny_random(tmp_path / "model")),
+        "--max_length",
+        "256",
+        "--bf16",
+        "false",
+    ]
     done = subprocess.run([trl, command, *dataset, *model, *training], capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "out" / "model.safetensors").is_file()

@@ -11,17 +11,24 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from conftest import Lsdata
+from conftest import Lsdata, here
 from latentscore.forms import FORM_FILE
 from latentscore.installed import install
-from latentscore_data.cli import app
 from latentscore_data.core.base.settings import PromptsSettings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.generators.local import system_of
 from latentscore_data.core.models.runs import RunFolder
-from tiny_models import change_json, finished_run, sentencepiece_gemma, tiny_llama, tiny_qwen3, with_adapter
+from tiny_models import (
+    change_json,
+    finished_run,
+    save,
+    save_tiny_random,
+    sentencepiece_gemma,
+    tiny_llama,
+    tiny_qwen3,
+    trained_run,
+)
 
 # Not importorskip: libraries that are imported while tests are collected read the user's settings.
 EXTRAS = ("torch", "transformers", "peft", "gguf")
@@ -32,32 +39,20 @@ pytestmark = [
 
 
 def run(root: Path, *args: str, code: int = 0) -> str:
-    result = CliRunner().invoke(app, ["export", "model", *args, "--root", str(root)])
-    assert result.exit_code == code, result.output
-    return result.output
+    return here("export", "model", *args, "--root", str(root), code=code).output
 
 
 @pytest.fixture
 def tiny_run(root: Path) -> RunFolder:
     """A finished LoRA run on tiny-random, the Gemma-3-shaped model."""
-    from latentscore_data.core.models.base_models import load_base
-
-    base = load_base("tiny-random")
-    adapted = with_adapter(base.model, "tiny-random")
-    train_dir = Workspace(root).train_dir
-    return finished_run(train_dir, "tiny-lora", adapted, base.tokenizer, base_model="tiny-random", method="lora")
+    return trained_run(Workspace(root).train_dir, "tiny-lora")
 
 
 @pytest.fixture
 def qwen_run(root: Path, tmp_path: Path) -> RunFolder:
-    from latentscore_data.core.models.base_models import load_base
-
     folder = tiny_qwen3(tmp_path / "qwen3")
     (folder / "LICENSE").write_text("Apache License, Version 2.0")
-    base = load_base(str(folder))
-    adapted = with_adapter(base.model, str(folder))
-    train_dir = Workspace(root).train_dir
-    return finished_run(train_dir, "qwen-lora", adapted, base.tokenizer, base_model=str(folder), method="lora")
+    return trained_run(Workspace(root).train_dir, "qwen-lora", str(folder))
 
 
 def test_the_merged_model_answers_like_adapter_and_base(root: Path, tiny_run: RunFolder) -> None:
@@ -101,13 +96,8 @@ def test_an_adapter_alone_answers_on_its_base_as_before(root: Path, tiny_run: Ru
 
 
 def test_an_adapter_alone_is_no_gguf_and_a_whole_model_is_no_adapter(root: Path, tiny_run: RunFolder) -> None:
-    from latentscore_data.core.models.base_models import load_base
-
     assert "--adapter-only" in run(root, "tiny-lora", "--adapter-only", "--gguf", "f16", code=2)
-    base = load_base("tiny-random")
-    finished_run(
-        Workspace(root).train_dir, "whole", base.model, base.tokenizer, base_model="tiny-random", method="full"
-    )
+    trained_run(Workspace(root).train_dir, "whole", method="full")
     assert "was trained without an adapter" in run(root, "whole", "--adapter-only", code=2)
 
 
@@ -302,12 +292,7 @@ def test_the_loading_example_of_the_card_runs(root: Path, tiny_run: RunFolder, c
 
 
 def test_a_gemma_ships_its_terms_or_says_that_they_are_missing(root: Path, tmp_path: Path) -> None:
-    from latentscore_data.core.models.base_models import load_base
-
-    base = load_base("tiny-random")
-    folder = tmp_path / "some-gemma"
-    base.model.save_pretrained(str(folder))
-    base.tokenizer.save_pretrained(str(folder))
+    folder = save_tiny_random(tmp_path / "some-gemma")
     assert "the text of the base model's licence (gemma) is missing" in run(root, str(folder))
     exported = root / ".exports" / "some-gemma"
     assert "Gemma Terms of Use" in (exported / "NOTICE").read_text()
@@ -379,9 +364,7 @@ def test_a_model_that_was_really_trained_is_exported_and_read_back(
     workspace = Workspace(root)
     write_rows(workspace)
     quick = ("--base-model", "tiny-random", "--max-steps", "2", "--limit", "4", "--set", f"method={method}")
-    trained = lsdata("train", "sft", *quick, "--root", str(root), "--json", timeout=280)
-    assert trained.returncode == 0, trained.stderr[-2000:]
-    name = json.loads(trained.stdout)["details"]["run"]
+    name = lsdata("train", "sft", *quick, "--root", str(root), "--json", timeout=280, code=0).json()["details"]["run"]
     run(root, "--gguf", "q8_0")
     folder = root / ".exports" / name
 
@@ -458,12 +441,7 @@ def test_a_gguf_that_is_not_the_model_is_never_left(root: Path, tiny_run: RunFol
     ],
 )
 def test_what_llama_cpp_takes_for_granted_is_refused(root: Path, tmp_path: Path, change: dict, message: str) -> None:
-    from latentscore_data.core.models.base_models import load_base
-
-    base = load_base("tiny-random")
-    folder = tmp_path / "odd"
-    base.model.save_pretrained(str(folder))
-    base.tokenizer.save_pretrained(str(folder))
+    folder = save_tiny_random(tmp_path / "odd")
     change_json(folder / "config.json", **change)
     assert message in refused(root, str(folder), "--gguf", "f16", code=2)
 
@@ -471,14 +449,12 @@ def test_what_llama_cpp_takes_for_granted_is_refused(root: Path, tmp_path: Path,
 def test_an_architecture_without_gguf(root: Path, tmp_path: Path, tiny_run: RunFolder) -> None:
     from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
 
-    folder = tmp_path / "mistral"
     tokenizer = AutoTokenizer.from_pretrained(tiny_run.final)
     config = MistralConfig(
         vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
         num_key_value_heads=2,
     )  # fmt: skip
-    MistralForCausalLM(config).save_pretrained(str(folder))
-    tokenizer.save_pretrained(str(folder))
+    folder = save(tmp_path / "mistral", MistralForCausalLM(config), tokenizer)
     said = refused(root, str(folder), "--gguf", "f16", code=2)
     assert "a GGUF of a mistral model cannot be written here" in said
     assert "merging" not in said
@@ -546,10 +522,7 @@ def test_the_real_llama_quantize_makes_every_k_quant(root: Path, monkeypatch: py
 
     # Rows of 256 weights, which K-quants are made for; with others the tool takes other types.
     monkeypatch.setattr(base_models, "TINY_HIDDEN", 256)
-    base = base_models.load_base("tiny-random")
-    folder = root / "wide"
-    base.model.save_pretrained(str(folder))
-    base.tokenizer.save_pretrained(str(folder))
+    folder = save_tiny_random(root / "wide")
     run(root, str(folder), *(flag for name in K_QUANTS for flag in ("--gguf", name)))
     exported = root / ".exports" / "wide"
     for name in K_QUANTS:

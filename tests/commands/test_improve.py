@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import pytest
 import rounds_fakes
 from conftest import Lsdata
 from factories import make_config
+from forked import python
 from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.base.jsonl import read_rows
 from latentscore_data.core.base.rows import ScoredRow
@@ -117,11 +116,11 @@ PHASES = (
 )  # fmt: skip
 
 
-def in_a_process(root: Path, *phase: str) -> subprocess.CompletedProcess[str]:
+def in_a_process(root: Path, *phase: str) -> str:
+    """What was printed; the process is killed in the phase."""
     path = os.pathsep.join([str(Path(rounds_fakes.__file__).parent), os.environ["PYTHONPATH"]])
-    command = [sys.executable, rounds_fakes.__file__, str(root), *phase]
-    env = {**os.environ, "PYTHONPATH": path}
-    return subprocess.run(command, capture_output=True, text=True, timeout=200, env=env, check=False)
+    code = -signal.SIGKILL if phase else 0
+    return python(rounds_fakes.__file__, root, *phase, env={"PYTHONPATH": path}, code=code).stdout
 
 
 @pytest.mark.long
@@ -129,13 +128,10 @@ def test_rounds_that_were_killed_in_every_phase_end_as_if_they_were_left_alone(r
     whole = tmp_path / "whole"
     for place in (root, whole):
         make_rows(Workspace(place))
-    assert (undisturbed := in_a_process(whole)).returncode == 0, undisturbed.stderr
+    in_a_process(whole)
     for phase in PHASES:
-        killed = in_a_process(root, phase)
-        assert killed.returncode == -signal.SIGKILL, (phase, killed.stdout, killed.stderr)
-    ended = in_a_process(root)
-    assert ended.returncode == 0, ended.stderr
-    assert "answer 0 learned" not in ended.stdout, "what was answered is not asked again"
+        in_a_process(root, phase)
+    assert "answer 0 learned" not in in_a_process(root), "what was answered is not asked again"
     assert table(root) == table(whole)
     for run in ("r-round-1", "r-round-2"):
         ours, theirs = (Workspace(place).train_dir / run / "data" / "train.jsonl" for place in (root, whole))
@@ -167,15 +163,12 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(lsdata_here: Lsdata, rows: 
     pytest.importorskip("xgrammar")
     Path("ear.py").write_text("def score(vibe, audio):\n    return 0.5\n")
     command = ("improve", "--base-model", "tiny-random", "--scorer", "acoustic", "--rounds", "2", "--n", "4")
-    out = lsdata_here(*command, "--judge", "ear.py:score", "--dry-run", "--json", "--root", str(rows.root))
-    assert out.returncode == 0, out.stderr
-    plan = json.loads(out.stdout)
+    out = lsdata_here(*command, "--judge", "ear.py:score", "--dry-run", "--json", "--root", str(rows.root), code=0)
+    plan = out.json()
     assert (plan["guide"], plan["judge"], plan["start"]) == ("acoustic", "ear.py:score", "tiny-random")
     assert plan["answers"] == 2 * 3 * 4 + 3 * 3
     assert not rows.improve_dir.exists()
-    refused = lsdata_here(*command, "--dry-run", "--root", str(rows.root))
-    assert refused.returncode == 2
-    assert "judge:MODEL" in refused.stderr
+    assert "judge:MODEL" in lsdata_here(*command, "--dry-run", "--root", str(rows.root), code=2).stderr
 
 
 @pytest.mark.slow
@@ -184,9 +177,7 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(lsdata_here: Lsdata, rows: 
 def test_a_whole_circle_ends_with_a_table_against_look_up(tmp_path: Path) -> None:
     tool = Path(__file__).parents[2] / "tools" / "circle.py"
     sizes = ("--sizes", "12", "3", "3", "4", "--steps", "40", "--rounds", "1", "--round-steps", "2", "--n", "2")
-    command = [sys.executable, str(tool), "--work", str(tmp_path), *sizes]
-    out = subprocess.run(command, capture_output=True, text=True, timeout=2900, check=False)
-    assert out.returncode == 0, out.stderr[-3000:]
+    out = python(tool, "--work", tmp_path, *sizes, timeout=2900)
     for source in ("written", "SFT", "last round", "baseline:lookup"):
         assert f"| {source} |" in out.stdout
     assert "| 1 |" in out.stdout

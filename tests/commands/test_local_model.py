@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -62,7 +61,7 @@ def test_configs_are_made_by_a_real_local_model(llama: str, root: Path, lsdata: 
     )
     # A base model of this size may miss the 1 to 6 words of a title every time; that is told, not hidden.
     assert out.returncode in (0, 1), out.stderr
-    summary = json.loads(out.stdout)
+    summary = out.json()
     assert summary["calls"] >= 2
     assert summary["tokens_out"] > 0
     assert summary["cost_usd"] == 0.0
@@ -84,7 +83,7 @@ def test_vibes_are_read_by_a_real_local_model(llama: str, root: Path, lsdata: Ls
         timeout=1700,
     )
     assert out.returncode in (0, 1), out.stderr
-    summary = json.loads(out.stdout)
+    summary = out.json()
     assert summary["calls"] >= 1
     assert summary["tokens_out"] > 0
     if out.returncode == 0:

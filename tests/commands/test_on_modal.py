@@ -75,14 +75,14 @@ def sounds(modal: LoopbackModal) -> list[int]:
 def test_a_benchmark_on_modal_is_the_benchmark_here(
     modal: LoopbackModal, lsdata: Lsdata, tmp_path: Path, one_thread: None
 ) -> None:
-    sources = (
+    sources = [
         "--source",
         "dataset:config_payload",
         "--source",
         "baseline:random",
         "--source",
         "local:tiny-random=tiny",
-    )
+    ]
     folders: dict[str, Path] = {}
     for place in ("here", "modal"):
         root = tmp_path / place
@@ -96,7 +96,7 @@ def test_a_benchmark_on_modal_is_the_benchmark_here(
             assert "3 answers of tiny in up to 1 containers" in out.stderr
             assert "18 sounds in up to 6 containers" in out.stderr
             assert out.stderr.count("at most $") == 2
-            said = json.loads(out.stdout)
+            said = out.json()
             assert said["details"]["scorer"] == "acoustic"
             # What the GPU took is booked, answer by answer, and it is in the bill of the run and on its page.
             (((stage, model), usage),) = totals(Workspace(root).ledger).items()
@@ -149,8 +149,7 @@ def test_a_killed_benchmark_asks_modal_only_for_what_is_missing(
     assert kept.read_text().count("\n") == 3, "the shard that had arrived is kept"
     blocked.set()
     modal.sent.clear()
-    out = lsdata(*command, env=SHARDS, timeout=200)
-    assert out.returncode == 0, out.stderr
+    lsdata(*command, env=SHARDS, timeout=200, code=0)
     assert len(results(kept.parent)) == 6
     assert sounds(modal)[0] == 3
     assert all(line["scores"] and (kept.parent / line["audio_file"]).exists() for line in results(kept.parent))
@@ -164,8 +163,7 @@ def test_configs_on_modal_are_the_configs_here(modal: LoopbackModal, lsdata: Lsd
         workspace = Workspace(root)
         replace_rows(workspace.vibes("SFT-Train"), [make_vibe(n, vibe=f"a dark slow night {n}") for n in range(3)])
         command = ("configs", "--root", str(root), "--n", "2", *QUICK, "--on", place, "--json")
-        out = lsdata(*command, "--yes", env=SHARDS, timeout=200)
-        assert out.returncode == 0, out.stderr
+        out = lsdata(*command, "--yes", env=SHARDS, timeout=200, code=0)
         if place == "modal":
             assert "Modal: 6 sounds in up to 2 containers" in out.stderr
         written[place] = [line for _, line in read_lines(workspace.scored("SFT-Train"))]
@@ -185,9 +183,8 @@ def _rows(workspace: Workspace) -> list[tuple[str, ConfigRow]]:
 @pytest.mark.long
 def test_training_on_modal_from_start_to_fetch(modal: LoopbackModal, lsdata: Lsdata, workspace: Workspace) -> None:
     def train(*arguments: str) -> Any:
-        out = lsdata("train", *arguments, "--root", str(workspace.root), "--json", timeout=200)
-        assert out.returncode == 0, out.stderr
-        return json.loads(out.stdout), out.stderr
+        out = lsdata("train", *arguments, "--root", str(workspace.root), "--json", timeout=200, code=0)
+        return out.json(), out.stderr
 
     modal.held.clear()
     quick = ("--base-model", "tiny-random", "--max-steps", "1", "--limit", "4", "--gpu", "T4")
@@ -216,8 +213,7 @@ def test_training_on_modal_from_start_to_fetch(modal: LoopbackModal, lsdata: Lsd
 @pytest.mark.ml
 @pytest.mark.long
 def test_rounds_on_modal_answer_score_and_train_there(modal: LoopbackModal, lsdata: Lsdata, root: Path) -> None:
-    out = lsdata(*small_rounds(root, "modal"), "--yes", env=ONE_THREAD, timeout=250)
-    assert out.returncode == 0, out.stderr
+    out = lsdata(*small_rounds(root, "modal"), "--yes", env=ONE_THREAD, timeout=250, code=0)
     assert "6 answers of tiny and of the rounds in up to 1 containers" in out.stderr
     assert "SFT-Val answers are scored here: ear.py:score is code on this machine" in out.stderr
     # Round 0 is judged; round 1 answers what is learned, is trained, and is judged.
@@ -247,8 +243,7 @@ def test_what_cannot_go_or_was_not_agreed_to_never_starts(
     write_rows(root)
     replace_rows(Workspace(root).vibes("SFT-Train"), [make_vibe(1)])
     scorer = () if "--scorer" in arguments else ("--scorer", "acoustic")
-    out = lsdata(*arguments, *scorer, "--on", "modal", "--root", str(root), env=env)
-    assert out.returncode == code, out.stderr
+    out = lsdata(*arguments, *scorer, "--on", "modal", "--root", str(root), env=env, code=code)
     assert message in out.stderr
     assert "Traceback" not in out.stderr
     dry = lsdata_here(*arguments, *scorer, "--on", "modal", "--root", str(root), "--dry-run", env=env)
@@ -264,8 +259,7 @@ def test_a_training_run_that_could_exceed_the_cap_on_the_run_never_starts(
     modal: LoopbackModal, lsdata_here: Lsdata, workspace: Workspace, more: tuple[str, ...]
 ) -> None:
     command = ("train", "sft", "--base-model", "tiny-random", "--limit", "4", "--on", "modal", "--max-cost", "0.5")
-    out = lsdata_here(*command, "--root", str(workspace.root), *more)
-    assert out.returncode == 4, out.stderr
+    out = lsdata_here(*command, "--root", str(workspace.root), *more, code=4)
     assert "$0.50 of --max-cost 0.5 are left" in out.stderr
     assert modal.sent == []
 
@@ -274,10 +268,9 @@ def test_a_training_run_that_could_exceed_the_cap_on_the_run_never_starts(
 def test_a_dry_run_says_what_would_be_done_there(modal: LoopbackModal, lsdata: Lsdata, root: Path) -> None:
     write_rows(root)
     command = ("bench", "--root", str(root), "--source", "local:gemma3-270m=g", "--scorer", "judge:openai/gpt-audio")
-    out = lsdata(*command, "--on", "modal", "--dry-run", env={"OPENAI_API_KEY": "none"})
-    assert out.returncode == 0, out.stderr
+    out = lsdata(*command, "--on", "modal", "--dry-run", env={"OPENAI_API_KEY": "none"}, code=0)
     assert "3 answers of g in up to 1 containers" in out.stderr
     assert "scored here: judge:openai/gpt-audio needs your key" in out.stderr
     assert modal.sent == []
-    there = json.loads(lsdata(*command, "--on", "modal", "--dry-run", "--json").stdout)["remote"]
+    there = lsdata(*command, "--on", "modal", "--dry-run", "--json").json()["remote"]
     assert [(remote_estimate["what"], remote_estimate["items"]) for remote_estimate in there] == [("answers of g", 3)]

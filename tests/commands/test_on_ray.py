@@ -64,9 +64,7 @@ def test_ctrl_c_keeps_what_is_done_and_another_place_goes_on(lsdata_here: Lsdata
     assert any("raylet" in process.name() for process in of_ray if process.is_running()) is False
     assert not psutil.wait_procs(of_ray, timeout=10)[1]
 
-    finished = lsdata_here(*command(there.root, "here"))
-    assert finished.returncode == 0, finished.stderr
-    assert json.loads(finished.stdout)["done"] == ROWS - done
+    assert lsdata_here(*command(there.root, "here"), code=0).json()["done"] == ROWS - done
     _, err = here.communicate(timeout=60)
     assert here.returncode == 0, err
     assert scored.read_bytes() == Workspace(tmp_path / "here").scored("SFT-Train").read_bytes()
@@ -74,8 +72,7 @@ def test_ctrl_c_keeps_what_is_done_and_another_place_goes_on(lsdata_here: Lsdata
 
 @pytest.mark.ml
 def test_rounds_on_ray_answer_score_and_train_in_one_cluster(lsdata: Lsdata, tmp_path: Path) -> None:
-    out = lsdata(*small_rounds(tmp_path, "ray"), env={**SETTINGS, **ONE_THREAD}, timeout=250)
-    assert out.returncode == 0, out.stderr
+    out = lsdata(*small_rounds(tmp_path, "ray"), env={**SETTINGS, **ONE_THREAD}, timeout=250, code=0)
     assert out.stderr.count("starting a cluster") == 1
     assert "SFT-Val answers are scored here: ear.py:score is code on this machine" in out.stderr
     rounds = json.loads((tmp_path / ".improve" / "r" / "rounds.json").read_text())["rounds"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,13 +11,12 @@ import mido
 import numpy as np
 import pytest
 import soundfile
-from typer.testing import CliRunner
 
-from conftest import Lsdata
+from conftest import Lsdata, here
 from factories import make_payload
+from forked import python
 from latentscore import RENDERER_VERSION, MusicConfig, parse_config, read_audio, render, starter_pairs
 from latentscore.installed import install
-from latentscore_data.cli import app
 from latentscore_data.commands import render as command
 from latentscore_data.core.base.errors import InputError, OutputError
 from latentscore_data.core.configs.saved import read_piece
@@ -29,10 +27,9 @@ def test_a_vibe_becomes_sound_stems_and_notes(lsdata: Lsdata, tmp_path: Path):
     out, notes = tmp_path / "new" / "rain.flac", tmp_path / "rain.mid"
     done = lsdata(
         "render", "rain on a tin roof, a busy melody", "--out", str(out), "--seconds", "4", "--seed", "3", "--sample-rate", "22050",
-        "--stems", "--midi", str(notes), "--json",
+        "--stems", "--midi", str(notes), "--json", code=0
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    facts = json.loads(done.stdout)
+    facts = done.json()
     assert facts["loudness_lufs"] == pytest.approx(-16, abs=0.5)
     assert len(facts["files"]) == 8
     with soundfile.SoundFile(out) as file:
@@ -126,9 +123,9 @@ def test_what_configs_writes_is_rendered_and_its_sound_is_played_again(lsdata_he
     assert answered.returncode == 0, answered.stderr
     document = tmp_path / "answers.json"
     document.write_text(answered.stdout, encoding="utf-8")
-    answer = json.loads(answered.stdout)["details"]["answers"][1]
+    answer = answered.json()["details"]["answers"][1]
     first, again, longer = answer["audio_file"], tmp_path / "again.flac", tmp_path / "longer.flac"
-    assert lsdata_here("render", "--payload", first, "--out", str(again)).returncode == 0
+    lsdata_here("render", "--payload", first, "--out", str(again), code=0)
     assert np.array_equal(read_audio(first).samples, read_audio(again).samples)
     assert read_audio(first).tags == read_audio(again).tags
     assert read_audio(first).tags["vibe"] == "grief"
@@ -169,20 +166,8 @@ def test_a_rate_that_flac_cannot_hold_is_refused_before_anything_is_rendered(
 def test_rows_come_through_a_pipe(tmp_path: Path):
     rows = "".join(json.dumps({"config_payload": make_payload(title)}) + "\n" for title in ("One", "Two"))
     out = tmp_path / "a.wav"
-    command_line = [
-        sys.executable,
-        "-m",
-        "latentscore_data",
-        "render",
-        "--payload",
-        "-",
-        "--pick",
-        "2",
-        "--seconds",
-        "0.5",
-    ]
-    done = subprocess.run([*command_line, "--out", str(out)], input=rows, text=True, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr
+    words = f"-m latentscore_data render --payload - --pick 2 --seconds 0.5 --out {out}".split()
+    python(*words, input=rows)
     assert read_audio(out).tags["title"] == "Two"
 
 
@@ -190,17 +175,12 @@ SENTENCES = ("grief", "slow rain, not sad", "a lighthouse in fog")
 
 
 def test_render_configs_and_the_library_give_a_sentence_the_same_config(tmp_path: Path):
-    runner = CliRunner()
     root = ["--root", str(tmp_path)]
     for sentence in SENTENCES:
-        rendered = runner.invoke(
-            app, ["render", sentence, "--seconds", "0.5", "--out", str(tmp_path / "a.wav"), "--json"]
-        )
-        assert rendered.exit_code == 0, rendered.output
-        facts = json.loads(rendered.stdout)
-        chosen = runner.invoke(app, ["configs", sentence, "--seconds", "1", "--scorer", "acoustic", "--json", *root])
-        assert chosen.exit_code == 0, chosen.output
-        winner = json.loads(chosen.stdout)["details"]["answers"][0]["config_payload"]
+        rendered = here("render", sentence, "--seconds", "0.5", "--out", str(tmp_path / "a.wav"), "--json", code=0)
+        facts = rendered.json()
+        chosen = here("configs", sentence, "--seconds", "1", "--scorer", "acoustic", "--json", *root, code=0)
+        winner = chosen.json()["details"]["answers"][0]["config_payload"]
         library = render(sentence, 0.5, sample_rate=8_000).metadata
         assert library is not None
         assert winner["config"] == facts["config"] == library.config.model_dump()
@@ -210,46 +190,31 @@ def test_render_configs_and_the_library_give_a_sentence_the_same_config(tmp_path
 
 
 def test_a_map_answers_where_it_is_named(tmp_path: Path):
-    runner = CliRunner()
     command = ["render", "lighthouse keeper's last night before automation", "--seconds", "0.5", "--json"]
     command += ["--out", str(tmp_path / "a.wav")]
-    done = runner.invoke(app, [*command, "--map", "starter"])
-    assert done.exit_code == 0, done.output
-    facts = json.loads(done.stdout)
+    facts = here(*command, "--map", "starter", code=0).json()
     pair = next(pair for pair in starter_pairs() if pair["title"] == facts["title"])
     assert (facts["config"], facts["answered_by"]) == (pair["config"], "map:starter")
-    missing = runner.invoke(app, [*command, "--map", str(tmp_path / "none")])
-    assert missing.exit_code == 2
-    assert "--map" in missing.stderr
-    assert runner.invoke(app, [*command, "--map", "starter", "--model", "a/b"]).exit_code == 2
+    assert "--map" in here(*command, "--map", str(tmp_path / "none"), code=2).stderr
+    here(*command, "--map", "starter", "--model", "a/b", code=2)
 
 
 @pytest.mark.long
 def test_a_model_is_asked_as_configs_asks_it(tmp_path: Path):
     with ChatServer(config_reply()) as server:
         command = [
-            "render",
-            "rain",
-            "--model",
-            "hosted_vllm/test",
-            "--api-base",
+            *["render", "rain", "--model", "hosted_vllm/test", "--seconds", "0.5", "--json", "--api-base"],
             server.url,
-            "--seconds",
-            "0.5",
-            "--json",
         ]
-        done = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "a.wav"), "--root", str(tmp_path / "data")])
-        assert done.exit_code == 0, done.output
+        done = here(*command, "--out", str(tmp_path / "a.wav"), "--root", str(tmp_path / "data"), code=0)
         assert len(server.received) == 5
-    assert json.loads(done.stdout)["answered_by"] == "hosted_vllm/test"
+    assert done.json()["answered_by"] == "hosted_vllm/test"
 
 
 def test_playing_without_the_extra_is_named_and_the_file_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     out = tmp_path / "a.wav"
-    done = CliRunner().invoke(app, ["render", "fog", "--seconds", "0.5", "--out", str(out), "--play"])
-    assert done.exit_code == 3
-    assert install("play") in done.stderr
+    assert install("play") in here("render", "fog", "--seconds", "0.5", "--out", str(out), "--play", code=3).stderr
     assert out.exists()
 
 
@@ -257,34 +222,21 @@ def test_a_system_prompt_and_examples_reach_the_model(tmp_path: Path):
     (tmp_path / "mine.txt").write_text("My own words.", encoding="utf-8")
     with ChatServer(config_reply()) as server:
         command = [
-            "configs",
-            "rain",
-            "--n",
-            "1",
-            "--model",
-            "hosted_vllm/test",
-            "--api-base",
+            *["configs", "rain", "--n", "1", "--model", "hosted_vllm/test", "--seconds", "0.5", "--api-base"],
             server.url,
-            "--seconds",
-            "0.5",
         ]
         command += ["--root", str(tmp_path / "data"), "--scorer", "acoustic", "--json"]
-        done = CliRunner().invoke(app, [*command, "--examples", "2", "--system", str(tmp_path / "mine.txt")])
-        assert done.exit_code == 0, done.output
+        here(*command, "--examples", "2", "--system", str(tmp_path / "mine.txt"), code=0)
         (asked,) = [received.body["messages"][0]["content"] for received in server.received]
     assert asked.startswith("My own words.")
     assert asked.count("</vibe>") == 2
-    wrong = CliRunner().invoke(app, [*command, "--system", str(tmp_path / "none.txt")])
-    assert wrong.exit_code == 2
-    assert "none.txt" in wrong.stderr
+    assert "none.txt" in here(*command, "--system", str(tmp_path / "none.txt"), code=2).stderr
 
 
 def test_several_vibes_become_one_mix(tmp_path: Path):
     out = tmp_path / "mix.flac"
     command = ["render", "slow rain", "fast bright morning", "--crossfade", "1", "--seconds", "8", "--out", str(out)]
-    done = CliRunner().invoke(app, [*command, "--sample-rate", "22050", "--json"])
-    assert done.exit_code == 0, done.output
-    facts = json.loads(done.stdout)
+    facts = here(*command, "--sample-rate", "22050", "--json", code=0).json()
     assert [answer["config"]["tempo"] for answer in facts["answers"]] == ["slow", "fast"]
     assert (facts["seconds"], facts["files"]) == (8.0, [str(out)])
     assert facts["loudness_lufs"] == pytest.approx(-16.0, abs=0.5)
@@ -313,9 +265,7 @@ def test_several_vibes_become_one_mix(tmp_path: Path):
     ],
 )
 def test_what_cannot_be_rendered_is_refused_by_its_flag(tmp_path: Path, arguments: list[str], said: str):
-    done = CliRunner().invoke(app, ["render", *arguments, "--out", str(tmp_path / "a.wav")])
-    assert done.exit_code == 2
-    assert said in " ".join(done.stderr.split())
+    assert said in " ".join(here("render", *arguments, "--out", str(tmp_path / "a.wav"), code=2).stderr.split())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -324,14 +274,12 @@ def test_what_cannot_be_rendered_is_refused_by_its_flag(tmp_path: Path, argument
     [("--out", "new/a.mp3"), ("--out", "new/a.wav", "--seconds", "0"), ("--midi", "new/a.mid", "--map", "nothing")],
 )
 def test_a_refused_render_makes_no_folder(lsdata_here: Lsdata, wrong: tuple[str, ...]) -> None:
-    assert lsdata_here("render", "fog", *wrong).returncode == 2
+    lsdata_here("render", "fog", *wrong, code=2)
     assert not Path("new").exists()
 
 
 def test_folders_of_the_files_are_made(lsdata_here: Lsdata) -> None:
-    assert (
-        lsdata_here("render", "fog", "--seconds", "0.5", "--out", "new/a.wav", "--midi", "notes/a.mid").returncode == 0
-    )
+    lsdata_here("render", "fog", "--seconds", "0.5", "--out", "new/a.wav", "--midi", "notes/a.mid", code=0)
     assert Path("new/a.wav").is_file()
     assert Path("notes/a.mid").is_file()
     refused = lsdata_here("render", "fog", "--out", "new/a.wav/b.wav")

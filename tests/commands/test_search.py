@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -22,9 +21,8 @@ def _small_surrogate(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.long
 def test_a_typed_vibe_is_searched_and_keeps_what_it_names(lsdata_here: Lsdata, root: Path) -> None:
-    out = lsdata_here("configs", VIBE, "--n", "2", "--search", "24", *SHORT, "--root", str(root), "--json")
-    assert out.returncode == 0, out.stderr
-    details = json.loads(out.stdout)["details"]
+    out = lsdata_here("configs", VIBE, "--n", "2", "--search", "24", *SHORT, "--root", str(root), "--json", code=0)
+    details = out.json()["details"]
     (answer,) = details["answers"]
     assert len(answer["scores"]) == len(answer["candidate_origins"]) == 24
     assert answer["candidate_origins"][:2] == ["model", "model"]
@@ -37,9 +35,7 @@ def test_a_typed_vibe_is_searched_and_keeps_what_it_names(lsdata_here: Lsdata, r
 
 
 def test_a_judge_without_a_search_is_refused(lsdata_here: Lsdata) -> None:
-    out = lsdata_here("configs", VIBE, "--judge", "clap")
-    assert out.returncode == 2
-    assert "--judge needs --search" in out.stderr
+    assert "--judge needs --search" in lsdata_here("configs", VIBE, "--judge", "clap", code=2).stderr
 
 
 @pytest.mark.parametrize("scorers", [("acoustic", "acoustic"), ("acoustic", "auto"), ("auto", "acoustic")])
@@ -56,9 +52,7 @@ def test_a_judge_that_is_the_guide_is_refused(lsdata_here: Lsdata, scorers: tupl
 def test_render_writes_what_the_search_found(lsdata_here: Lsdata, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LSDATA_SEARCH__RENDERS", "16")
     monkeypatch.setenv("LSDATA_SCORING__SCORERS", '["acoustic"]')
-    out = lsdata_here("render", VIBE, "--search", "--seconds", "1", "--out", "found.wav")
-    assert out.returncode == 0, out.stderr
+    out = lsdata_here("render", VIBE, "--search", "--seconds", "1", "--out", "found.wav", code=0)
     assert Path("found.wav").stat().st_size > 100_000
     assert "search: acoustic" in out.stderr
-    refused = lsdata_here("render", "--payload", "some.json", "--search")
-    assert refused.returncode == 2
+    lsdata_here("render", "--payload", "some.json", "--search", code=2)

@@ -41,16 +41,12 @@ def test_a_dry_run_shows_the_plan_and_exits_as_the_run_would(
     lsdata_here: Lsdata, root: Path, options: tuple[str, ...], env: dict[str, str], code: int
 ) -> None:
     write_rows(root, 2)
-    dry = lsdata_here("configs", "--root", str(root), *options, "--dry-run", "--json", env=env)
-    assert dry.returncode == code
-    plan = json.loads(dry.stdout)
+    plan = lsdata_here("configs", "--root", str(root), *options, "--dry-run", "--json", env=env, code=code).json()
     assert plan["dry_run"]
     assert plan["calls"] == 10
     assert plan.get("exit_code", 0) == code
     if code:
-        run = lsdata_here("configs", "--root", str(root), *options, env=env)
-        assert run.returncode == code
-        assert plan["error"] in run.stderr
+        assert plan["error"] in lsdata_here("configs", "--root", str(root), *options, env=env, code=code).stderr
 
 
 def test_a_dry_run_of_a_search_plans_its_judge_as_the_run_does_and_says_that_judges_are_asked_directly(
@@ -63,10 +59,8 @@ def test_a_dry_run_of_a_search_plans_its_judge_as_the_run_does_and_says_that_jud
         "configs", "--root", str(root), "--n", "2", "--scorer", "acoustic", "--search", "40", "--judge",
         "judge:openai/gpt-audio", "--batch",
     )  # fmt: skip
-    (judge,) = json.loads(lsdata_here(*ask, "--dry-run", "--json", env=env).stdout)["judges"]
-    run = lsdata_here(*ask, env=env)
-    assert run.returncode == 2
-    assert f"openai/gpt-audio costs money ({judge['calls']} calls" in run.stderr
+    (judge,) = lsdata_here(*ask, "--dry-run", "--json", env=env).json()["judges"]
+    assert f"openai/gpt-audio costs money ({judge['calls']} calls" in lsdata_here(*ask, env=env, code=2).stderr
     assert judge["calls"] > 2 * 2
     assert "judges are called directly, at the full price; your price" in judge["basis"]
 
@@ -77,14 +71,13 @@ def test_a_fetched_list_prices_the_plan_with_its_date(
     write_rows(root, 1)
     with ModelList() as listing:
         monkeypatch.setenv("OPENROUTER_API_BASE", f"{listing.url}/api/v1")
-        said = lsdata_here("doctor", "--root", str(root), "--fetch", "prices")
-    assert said.returncode == 0, said.stderr
+        said = lsdata_here("doctor", "--root", str(root), "--fetch", "prices", code=0)
     assert "2 models" in said.stderr
     ask = ("configs", "--root", str(root), "--model", FLASH, "--max-cost", "1", "--dry-run", "--json")
-    plan = json.loads(lsdata_here(*ask, env={"OPENROUTER_API_KEY": "k"}).stdout)
+    plan = lsdata_here(*ask, env={"OPENROUTER_API_KEY": "k"}).json()
     assert "$0.5 in, $3 out per million tokens (OpenRouter's model list, 20" in plan["price"]
     monkeypatch.setenv("OPENROUTER_API_BASE", "http://127.0.0.1:9/api/v1")
-    assert lsdata_here("doctor", "--root", str(root), "--fetch", "prices").returncode == 3
+    lsdata_here("doctor", "--root", str(root), "--fetch", "prices", code=3)
 
 
 def test_the_cost_that_the_provider_reports_is_what_the_ledger_books_and_the_cap_counts(
@@ -102,9 +95,8 @@ def test_the_cost_that_the_provider_reports_is_what_the_ledger_books_and_the_cap
         out = lsdata_here(
             "configs", "--root", str(root), "--only", "generate", "--n", "1", "--model", "openrouter/google/gemini-2.5-flash",
             "--max-cost", "1", "--max-concurrency", "1",
-            env={"OPENROUTER_API_BASE": server.url, "OPENROUTER_API_KEY": "k"},
+            env={"OPENROUTER_API_BASE": server.url, "OPENROUTER_API_KEY": "k"}, code=4
         )  # fmt: skip
-    assert out.returncode == 4, out.stderr
     assert "--max-cost 1" in out.stderr
     (usage,) = totals(workspace.ledger).values()
     assert usage.cost_usd == pytest.approx(0.30 * len(server.received))
@@ -122,21 +114,11 @@ def test_one_cap_holds_for_models_and_containers_together() -> None:
 
 def test_run_all_plans_with_the_same_cap_and_the_same_error(lsdata_here: Lsdata, root: Path) -> None:
     write_rows(root, 1)
-    ask = (
-        "run-all",
+    ask = [
         "--root",
         str(root),
-        "--from",
-        "configs",
-        "--until",
-        "configs",
-        "--max-cost",
-        "1",
-        "--dry-run",
-        "--json",
-    )
+        *["run-all", "--from", "configs", "--until", "configs", "--max-cost", "1", "--dry-run", "--json"],
+    ]
     env = {"OPENROUTER_API_KEY": "k", "LSDATA_SCORING__SCORERS": '["acoustic"]'}
-    unknown = lsdata_here(*ask, env={**env, "LSDATA_LLM__MODEL": UNKNOWN})
-    assert unknown.returncode == 4
-    assert "llm.prices" in json.loads(unknown.stdout)["missing"][0]
-    assert lsdata_here(*ask, env={**env, "LSDATA_LLM__MODEL": FLASH}).returncode == 0
+    assert "llm.prices" in lsdata_here(*ask, env={**env, "LSDATA_LLM__MODEL": UNKNOWN}, code=4).json()["missing"][0]
+    lsdata_here(*ask, env={**env, "LSDATA_LLM__MODEL": FLASH}, code=0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,34 +10,32 @@ from latentscore_data.core.base.settings import Settings, load_settings
 
 
 def states(lsdata: Lsdata) -> dict[str, str]:
-    stages = json.loads(lsdata("status", "--json").stdout)["stages"]
+    stages = lsdata("status", "--json").json()["stages"]
     return {stage["stage"]: stage["state"] for stage in stages}
 
 
 def test_what_was_typed_for_a_run_is_no_change(lsdata_here: Lsdata) -> None:
     Path("texts").mkdir()
     Path("texts/poem.txt").write_text("Slow rain fell on the tin roof all night long, and nobody was awake to hear it.")
-    assert lsdata_here("download", "--dataset", "./texts", "--sample-size", "5").returncode == 0
+    lsdata_here("download", "--dataset", "./texts", "--sample-size", "5", code=0)
     assert states(lsdata_here)["download"] == "fresh"
     Path("texts/poem.txt").write_text("A bright morning, and the bells of the village rang over the wet roofs.")
     assert states(lsdata_here)["download"] == "stale"
     Path("texts/poem.txt").unlink()
     Path("texts").rmdir()
-    out = lsdata_here("status", "--json")
-    assert out.returncode == 0, out.stderr
-    download = json.loads(out.stdout)["stages"][0]
+    download = lsdata_here("status", "--json", code=0).json()["stages"][0]
     assert (download["state"], download["why"]) == ("stale", ["./texts does not exist"])
 
 
 def test_what_was_typed_for_the_first_part_of_a_run_counts_for_that_part_only(lsdata_here: Lsdata) -> None:
     for command in ("download --dataset builtin --sample-size 3", "vibes", "configs --n 1 --limit 1 --split TEST"):
-        assert lsdata_here(*command.split()).returncode == 0
+        lsdata_here(*command.split(), code=0)
     files = [Path("data_work/.processed") / name for name in ("score.manifest.json", "TEST.jsonl")]
     scored = {path: path.read_bytes() for path in files}
-    assert lsdata_here(*["configs", "--n", "2", "--limit", "1", "--split", "TEST"]).returncode == 0
+    lsdata_here(*["configs", "--n", "2", "--limit", "1", "--split", "TEST"], code=0)
     for path, before in scored.items():  # as if the second run had been interrupted before it scored
         path.write_bytes(before)
-    stages = {stage["stage"]: stage for stage in json.loads(lsdata_here("status", "--json").stdout)["stages"]}
+    stages = {stage["stage"]: stage for stage in lsdata_here("status", "--json").json()["stages"]}
     assert (stages["configs"]["state"], stages["configs"]["why"]) == ("fresh", [])
     assert (stages["score"]["state"], stages["score"]["why"]) == (
         "stale", ["input .processed/candidates.jsonl changed"],
@@ -46,8 +43,8 @@ def test_what_was_typed_for_the_first_part_of_a_run_counts_for_that_part_only(ls
 
 
 def test_run_all_says_which_stored_value_differs_from_the_settings(lsdata_here: Lsdata) -> None:
-    assert lsdata_here("download", "--dataset", "builtin", "--sample-size", "5").returncode == 0
-    plan = json.loads(lsdata_here("run-all", "--until", "download", "--dry-run", "--json").stdout)["plan"]
+    lsdata_here("download", "--dataset", "builtin", "--sample-size", "5", code=0)
+    plan = lsdata_here("run-all", "--until", "download", "--dry-run", "--json").json()["plan"]
     assert any("sample_size changed from 5 to 1000" in reason for reason in plan[0]["why"])
 
 
@@ -56,7 +53,7 @@ def test_a_dry_run_shows_the_plan_with_what_is_missing(lsdata_here: Lsdata) -> N
     out = lsdata_here(
         "run-all", "--until", "configs", "--dry-run", "--json", env={"LSDATA_CONFIGS__MODEL": "openai/gpt-4o-mini"}
     )
-    document = json.loads(out.stdout)
+    document = out.json()
     assert [step["stage"] for step in document["plan"]] == ["download", "vibes", "configs"]
     assert any("OPENAI_API_KEY" in line for line in document["missing"])
     assert out.returncode == 3
@@ -65,8 +62,8 @@ def test_a_dry_run_shows_the_plan_with_what_is_missing(lsdata_here: Lsdata) -> N
 def test_the_rows_of_vibes_are_its_rows_and_what_is_left_out_stands_behind_the_plan(lsdata_here: Lsdata) -> None:
     Path("latentscore.toml").write_text("[download]\ndatasets = ['builtin']\nsample_size = 3\n[train]\nskip = true\n")
     for stage in ("download", "vibes"):
-        assert lsdata_here(stage).returncode == 0
-    stages = {stage["stage"]: stage for stage in json.loads(lsdata_here("status", "--json").stdout)["stages"]}
+        lsdata_here(stage, code=0)
+    stages = {stage["stage"]: stage for stage in lsdata_here("status", "--json").json()["stages"]}
     files = Path("data_work/.vibes").glob("*-*.jsonl"), Path("data_work/.vibes").glob("[GT]*.jsonl")
     assert stages["vibes"]["rows"] == sum(len(file.read_text().splitlines()) for found in files for file in found)
     out = lsdata_here("run-all", "--dry-run")
@@ -76,7 +73,7 @@ def test_the_rows_of_vibes_are_its_rows_and_what_is_left_out_stands_behind_the_p
 
 def test_the_settings_are_loaded_once_for_parts_with_the_same_flags(lsdata_here: Lsdata, monkeypatch) -> None:
     for command in ("download --dataset builtin --sample-size 3", "vibes", "configs --n 1 --limit 1 --split TEST"):
-        assert lsdata_here(*command.split()).returncode == 0
+        lsdata_here(*command.split(), code=0)
     loaded: list[object] = []
 
     def load(*args: Any, **flags: Any) -> Settings:
@@ -90,7 +87,7 @@ def test_the_settings_are_loaded_once_for_parts_with_the_same_flags(lsdata_here:
 
 def test_a_flag_of_a_run_holds_until_the_value_that_it_replaced_is_changed(lsdata_here: Lsdata) -> None:
     def configs() -> tuple[str, list[str]]:
-        stages = json.loads(lsdata_here("status", "--json").stdout)["stages"]
+        stages = lsdata_here("status", "--json").json()["stages"]
         return next((stage["state"], stage["why"]) for stage in stages if stage["stage"] == "configs")
 
     def set_n(n: int) -> None:
@@ -98,11 +95,11 @@ def test_a_flag_of_a_run_holds_until_the_value_that_it_replaced_is_changed(lsdat
 
     set_n(1)
     for command in ("download --dataset builtin --sample-size 3", "vibes", "configs --n 2 --seed 3"):
-        assert lsdata_here(*command.split()).returncode == 0
+        lsdata_here(*command.split(), code=0)
     assert configs() == ("fresh", [])
     set_n(3)
     assert configs() == ("stale", ["setting n changed from 2 to 3"])
-    assert json.loads(lsdata_here("configs", "--n", "2", "--seed", "3", "--json").stdout)["fresh"]
+    assert lsdata_here("configs", "--n", "2", "--seed", "3", "--json").json()["fresh"]
     assert configs() == ("fresh", []), "the flag replaces the new value"
     Path("latentscore.toml").unlink()
     assert configs() == ("stale", [
@@ -113,7 +110,7 @@ def test_a_flag_of_a_run_holds_until_the_value_that_it_replaced_is_changed(lsdat
 
 
 def test_no_settings_file_changes_the_sample(lsdata_here: Lsdata) -> None:
-    assert lsdata_here("run-all", "--sample", "--until", "vibes").returncode == 0
+    lsdata_here("run-all", "--sample", "--until", "vibes", code=0)
     Path("latentscore.toml").write_text("[vibes]\nmax_vibes = 2\n[download]\nsample_size = 2\n")
-    stages = json.loads(lsdata_here("status", "--sample", "--json").stdout)["stages"]
+    stages = lsdata_here("status", "--sample", "--json").json()["stages"]
     assert [stage["state"] for stage in stages[:2]] == ["fresh", "fresh"]

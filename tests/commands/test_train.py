@@ -33,28 +33,25 @@ def test_sft_and_grpo_from_the_command_line(lsdata: Any, workspace: Workspace, m
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     root = ("--root", str(workspace.root), "--json")
 
-    plan = json.loads(lsdata("train", "sft", *QUICK, "--dry-run", *root, timeout=200).stdout)
+    plan = lsdata("train", "sft", *QUICK, "--dry-run", *root, timeout=200).json()
     assert plan["spec"]["optim.max_steps"] == [1, "settings"]
     assert plan["spec"]["method"] == ["full", "recipe tiny-random"]
     assert plan["audit"]["rows"] == {"train": 4, "val": 4}
     assert plan["modal"]["cap_usd"] > 0
     assert not list(workspace.train_dir.glob("*")), "a dry run leaves nothing behind"
 
-    done = lsdata("train", "sft", *QUICK, *root, timeout=200)
-    assert done.returncode == 0, done.stderr
-    summary = json.loads(done.stdout)
+    summary = lsdata("train", "sft", *QUICK, *root, timeout=200, code=0).json()
     assert (summary["done"], summary["details"]["steps"]) == (1, 1)
     assert summary["details"]["run"] == plan["run_id"]
 
-    again = json.loads(lsdata("train", "sft", *QUICK, *root, timeout=200).stdout)
+    again = lsdata("train", "sft", *QUICK, *root, timeout=200).json()
     assert (again["done"], again["skipped"]) == (0, 1)
 
     grpo = ("--set", "batch.size=4", "--set", "grpo.generations=4", "--set", "grpo.max_completion_tokens=8")
-    done = lsdata("train", "grpo", *QUICK, *grpo, "--set", "grpo.audio_weight=0", *root, timeout=250)
-    assert done.returncode == 0, done.stderr
+    done = lsdata("train", "grpo", *QUICK, *grpo, "--set", "grpo.audio_weight=0", *root, timeout=250, code=0)
     assert f"continuing from {plan['run_id']}" in done.stderr
 
-    lines = json.loads(lsdata("train", "status", *root).stdout)
+    lines = lsdata("train", "status", *root).json()
     assert [(line["kind"], line["where"], line["state"]) for line in lines] == [
         ("grpo", "here", "finished"),
         ("sft", "here", "finished"),
@@ -69,8 +66,8 @@ def test_a_run_that_cannot_be_read_does_not_hide_the_others(lsdata_here: Any, wo
     (workspace.train_dir / "old" / "spec.json").write_text('{"kind": "sft", "from": "another version"}')
     (workspace.train_dir / "broken" / "run.json").write_text("{")
 
-    out = lsdata_here("train", "status", "--root", str(workspace.root), "--json")
-    assert {line["run"]: line["state"] for line in json.loads(out.stdout)} == {
+    lines = lsdata_here("train", "status", "--root", str(workspace.root), "--json").json()
+    assert {line["run"]: line["state"] for line in lines} == {
         "good": "not started", "old": "unreadable", "broken": "unreadable",
     }  # fmt: skip
     narrow = lsdata_here("train", "status", "--root", str(workspace.root), env={"COLUMNS": "60"})
@@ -104,8 +101,7 @@ def test_wrong_use_is_one_line_and_a_remedy(
     lsdata_here: Any, workspace: Workspace, tmp_path: Path, arguments: tuple[str, ...], code: int, message: str
 ) -> None:
     no_token = {"MODAL_CONFIG_PATH": str(tmp_path / "none")}
-    out = lsdata_here("train", *arguments, "--root", str(workspace.root), env=no_token)
-    assert out.returncode == code, out.stderr
+    out = lsdata_here("train", *arguments, "--root", str(workspace.root), env=no_token, code=code)
     assert message in out.stderr
     assert "Traceback" not in out.stderr
     assert not list(workspace.train_dir.glob("*"))
@@ -126,15 +122,12 @@ def test_a_dry_run_shows_the_plan_with_what_is_missing(
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     root = ("--root", str(tmp_path / "empty"))
-    out = lsdata_here("train", "dpo", "--set", "dpo.beta=0.3", "--dry-run", *root, "--json")
-    assert out.returncode == 3, out.stderr
-    plan = json.loads(out.stdout)
+    plan = lsdata_here("train", "dpo", "--set", "dpo.beta=0.3", "--dry-run", *root, "--json", code=3).json()
     assert plan["spec"]["dpo.beta"] == [0.3, "--set"]
     rows, base = plan["missing"]
     assert "there are no GRPO rows" in rows
     assert "gemma-3-270m-it" in base
-    shown = lsdata_here("train", "dpo", "--dry-run", *root)
-    assert "missing: there are no GRPO rows" in " ".join(shown.stdout.split())
+    assert "missing: there are no GRPO rows" in " ".join(lsdata_here("train", "dpo", "--dry-run", *root).stdout.split())
     assert not (tmp_path / "empty").exists()
 
 
@@ -143,10 +136,8 @@ def test_a_reward_in_somebody_elses_settings_file_does_not_run(lsdata_here: Any,
         "from pathlib import Path\nPath('ran').touch()\ndef fn(vibes, answers): return [0.0] * len(vibes)\n"
     )
     Path("latentscore.toml").write_text("[train.grpo]\nreward = 'reward.py:fn'\n")
-    out = lsdata_here("train", "grpo", *QUICK, "--root", str(workspace.root))
-    assert out.returncode == 2, out.stderr
-    assert "--trust-settings" in out.stderr
-    assert lsdata_here("run-all", "--from", "train", "--until", "train", "--root", str(workspace.root)).returncode == 2
+    assert "--trust-settings" in lsdata_here("train", "grpo", *QUICK, "--root", str(workspace.root), code=2).stderr
+    lsdata_here("run-all", "--from", "train", "--until", "train", "--root", str(workspace.root), code=2)
     assert not Path("ran").exists()
 
 
@@ -161,9 +152,8 @@ def test_a_run_that_does_not_beat_its_rivals_says_so_and_fails_when_that_was_req
     out = lsdata(
         "train", "sft", *QUICK, "--evaluate", "--require-improvement", "--root", str(workspace.root),
         env={"LSDATA_SCORING__SCORERS": '["acoustic"]', "LSDATA_SCORING__SECONDS": "1", "LSDATA_BENCH__LIMIT": "2"},
-        timeout=500,
+        timeout=500, code=5
     )  # fmt: skip
-    assert out.returncode == 5, out.stderr[-3000:]
     assert "did not beat" in out.stderr
     (record,) = workspace.train_dir.glob("*/run.json")
     evaluation = json.loads(record.read_text())["evaluation"]
@@ -173,9 +163,7 @@ def test_a_run_that_does_not_beat_its_rivals_says_so_and_fails_when_that_was_req
 
 
 def test_without_rows_the_command_that_makes_them_is_named(lsdata_here: Any, root: Path) -> None:
-    out = lsdata_here("train", "sft", "--root", str(root))
-    assert out.returncode == 3
-    assert "lsdata configs --split SFT-Train" in out.stderr
+    assert "lsdata configs --split SFT-Train" in lsdata_here("train", "sft", "--root", str(root), code=3).stderr
 
 
 @pytest.mark.ml

@@ -7,11 +7,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
-from typer.testing import CliRunner
 
-from latentscore_data.cli import app
+from conftest import here
 from latentscore_data.core.base.errors import MissingError
 from latentscore_data.core.base.jsonl import read_rows, replace_rows
 from latentscore_data.core.base.manifest import stale_reasons
@@ -173,9 +171,7 @@ def test_characters_that_are_not_kept_are_not_asked_for_and_answers_with_them_do
 
     def run(*options: str) -> dict[str, Any]:
         command = ["vibes", "--json", "--root", str(root), "--model", "hosted_vllm/test", "--api-base", server.url]
-        out = CliRunner().invoke(app, [*command, *options])
-        assert out.exit_code == 0, out.output
-        return json.loads(out.stdout)
+        return here(*command, *options, code=0).json()
 
     with ChatServer(reply) as server:
         assert run("--no-characters")["calls"] == 2
@@ -235,19 +231,17 @@ def test_sentences_that_are_vibes_are_taken_as_they_stand(root: Path, lsdata_her
     path = root.parent / "mine.csv"
     path.write_text("who,sentence\n" + "".join(f'p{n},"{text}"\n' for n, text in enumerate(said)), "utf-8")
     typed = ("--root", str(root))
-    assert lsdata_here("download", "--dataset", str(path), *typed).returncode == 0
-    out = lsdata_here("vibes", "--model", "builtin/verbatim", "--dedupe-threshold", "1", *typed)
-    assert out.returncode == 1, "the one that is too long"
+    lsdata_here("download", "--dataset", str(path), *typed, code=0)
+    # One is too long.
+    out = lsdata_here("vibes", "--model", "builtin/verbatim", "--dedupe-threshold", "1", *typed, code=1)
     assert "each text is one vibe" in out.stderr
     found = {row.vibe_original: row.vibe_level for row in rows_in(root)}
     assert found == {said[0]: "xs", said[1]: "sm", said[2].strip(): "m", said[3]: "sm"}
     (failed,) = Workspace(root).failures("vibes").read_text().splitlines()
     assert "1,001 characters are no vibe" in failed
     again = lsdata_here("vibes", "--model", "builtin/verbatim", "--dedupe-threshold", "1", *typed, "--json")
-    assert json.loads(again.stdout)["skipped"] == 4
-    refused = lsdata_here("configs", "rain", "--model", "builtin/verbatim", *typed)
-    assert refused.returncode == 2
-    assert "builtin/keywords" in refused.stderr
+    assert again.json()["skipped"] == 4
+    assert "builtin/keywords" in lsdata_here("configs", "rain", "--model", "builtin/verbatim", *typed, code=2).stderr
 
 
 def test_without_texts_it_says_what_to_do(root: Path):
@@ -285,13 +279,11 @@ def test_every_ladder_of_an_answer_becomes_five_rows_with_a_name_of_their_own():
 
 @pytest.mark.long
 def test_the_program_runs_offline_and_speaks_json(lsdata: Any, root: Path):
-    assert lsdata("--root", str(root), "download", "--dataset", "builtin").returncode == 0
-    result = lsdata("--root", str(root), "vibes", "--limit", "3", "--json")
-    assert result.returncode == 0, result.stderr
-    document = orjson.loads(result.stdout)
+    lsdata("--root", str(root), "download", "--dataset", "builtin", code=0)
+    result = lsdata("--root", str(root), "vibes", "--limit", "3", "--json", code=0)
+    document = result.json()
     assert document["done"] == 3
     assert document["cost_usd"] == 0
     assert "model: builtin/keywords" in result.stderr
     assert "near-duplicates by words" in result.stderr
-    planned = lsdata("--root", str(root), "vibes", "--dry-run", "--json")
-    assert orjson.loads(planned.stdout)["calls"] == 16
+    assert lsdata("--root", str(root), "vibes", "--dry-run", "--json").json()["calls"] == 16

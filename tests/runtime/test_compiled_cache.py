@@ -19,6 +19,7 @@ from numba.core import event
 from numba.core.caching import InTreeCacheLocator
 from numba.core.ir import Loc
 
+from forked import python
 from latentscore import compiling
 from latentscore.jit import inner_jit
 
@@ -253,8 +254,6 @@ with event.install_listener("numba:compile", Compilations()):
 assert compiling._Announcer.beside.wait() == 0
 print(*names)
 """
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    names = done.stdout.split()
+    names = python("-c", program, env={"NUMBA_CACHE_DIR": str(tmp_path)}).stdout.split()
     assert "add_wave" in names
     assert not {"_room", "_tone", "_limit", "_hop_energies"} & set(names)

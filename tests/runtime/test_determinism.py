@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,12 +12,10 @@ from typing import Any
 import pytest
 from listening import random_words
 
-import latentscore
+from forked import python
 from latentscore import InvalidConfigError, MusicConfigPrompt, compose, render
 from latentscore.synth import engine
 from latentscore.synth.context import RenderContext
-
-SOURCE = str(Path(latentscore.__file__).parents[1])
 
 PRINT_DIGEST = """
 import hashlib, sys
@@ -40,10 +35,7 @@ def digest(number: int) -> str:
 def test_another_process_renders_the_same_bytes() -> None:
     words = MusicConfigPrompt(**random_words(0)).model_dump_json()
     for threads in ("1", "4"):
-        environment = {**os.environ, "PYTHONPATH": SOURCE, "OMP_NUM_THREADS": threads, "PYTHONHASHSEED": threads}
-        done = subprocess.run(
-            [sys.executable, "-c", PRINT_DIGEST, words], env=environment, capture_output=True, text=True, check=True
-        )
+        done = python("-c", PRINT_DIGEST, words, env={"OMP_NUM_THREADS": threads, "PYTHONHASHSEED": threads})
         assert done.stdout.strip() == digest(0)
 
 
@@ -117,12 +109,8 @@ def test_another_seed_gives_another_piece() -> None:
 def test_a_cache_folder_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
-    environment = {
-        **os.environ, "PYTHONPATH": SOURCE, "NUMBA_CACHE_DIR": str(blocked / "cache"),
-        "NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator",
-    }  # fmt: skip
+    env = {"NUMBA_CACHE_DIR": str(blocked / "cache"), "NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator"}
     program = "from latentscore import MusicConfig, render; print(len(render(MusicConfig(), 0.5, 0, 8_000).samples))"
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    done = python("-c", program, env=env)
     assert done.stdout.strip() == "4000"
     assert "in each process, because no folder for them is writable; set NUMBA_CACHE_DIR to one" in done.stderr

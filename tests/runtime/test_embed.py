@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import subprocess
-import sys
 import time
 from functools import cache
 from pathlib import Path
@@ -16,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from forked import python
 from latentscore.embed import (
     WORD_VECTORS_FILE,
     EmbedderError,
@@ -87,8 +86,7 @@ def test_another_process_gets_the_same_vectors_and_importing_is_quick():
         f"print(hashlib.sha256(e.WordVectorEmbedder().embed([{RAIN!r}]).tobytes()).hexdigest(), took,"
         "sorted({'scipy', 'numba', 'torch', 'tokenizers'} & set(sys.modules)))"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    digest, took, heavy = run.stdout.split(maxsplit=2)
+    digest, took, heavy = python("-c", code).stdout.split(maxsplit=2)
     assert digest == hashlib.sha256(words().embed([RAIN]).tobytes()).hexdigest()
     assert float(took) < 0.1 * 5  # five times the 0.1 s that it may take, for a busy machine
     assert heavy.strip() == "[]"

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +11,7 @@ import pytest
 
 import latentscore
 from factories import make_payload, make_scored
+from forked import python
 from latentscore import MapError, load_map, lookup, vibe_map
 from latentscore.embed import EmbedderError, WordVectorEmbedder
 from latentscore_data.core.export.maps import verify_map, write_map
@@ -232,9 +230,8 @@ def test_a_line_without_an_end_is_refused_and_not_read(folder: Path, tmp_path: P
         "resource.setrlimit(resource.RLIMIT_AS, (3 * 2**29, 3 * 2**29))\n"
         "try: load_map(sys.argv[1])\nexcept MapError as error: print(error)"
     )
-    env = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False, env=env)
-    assert "endless.jsonl:5: the line is longer than 8 MiB" in done.stdout, done.stderr[-500:]
+    said = python("-c", code, path, env={"OPENBLAS_NUM_THREADS": "1"}).stdout
+    assert "endless.jsonl:5: the line is longer than 8 MiB" in said
 
 
 def test_a_row_that_no_row_can_be_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

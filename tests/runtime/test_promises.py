@@ -7,8 +7,7 @@ import io
 import json
 import os
 import re
-import subprocess
-import sys
+import signal
 import textwrap
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import soundfile
 from mido import MidiFile
 
 from conftest import SRC
+from forked import python
 from latentscore import (
     FIELDS,
     Audio,
@@ -121,15 +121,13 @@ def test_every_style_label_has_a_style_and_a_level() -> None:
 
 def test_the_package_alone_imports_no_number_cruncher() -> None:
     program = "import sys, latentscore; print([m for m in ('numpy', 'numba', 'scipy', 'pydantic') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert python("-c", program).stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("name", ["Stream", "render", "stream", "Playlist", "compose", "integrated_lufs"])
 def test_a_name_at_a_module_s_head_loads_no_compiler(name: str) -> None:
     program = f"import sys\nfrom latentscore import {name}\nprint([m for m in ('numba', 'llvmlite', 'scipy') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert python("-c", program).stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("ending", [".wav", ".flac"])
@@ -164,7 +162,7 @@ def test_a_long_ogg_is_written_whole(tmp_path: Path) -> None:
         "noise = np.random.default_rng(0).uniform(-0.1, 0.1, (90 * 48_000, 2)).astype(np.float32);"
         "write_audio(sys.argv[1], Audio(noise, 48_000))"
     )
-    subprocess.run([sys.executable, "-c", program, tmp_path / "a.ogg"], check=True)
+    python("-c", program, tmp_path / "a.ogg")
     assert soundfile.info(tmp_path / "a.ogg").frames == 90 * 48_000
 
 
@@ -190,7 +188,7 @@ def test_the_draft_of_a_killed_process_is_used_again(tmp_path: Path) -> None:
             draft.write_bytes(b"half a file, longer than the whole one" * 1000)
             os.kill(os.getpid(), signal.SIGKILL)
     """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(code), path], check=False)
+    python("-c", textwrap.dedent(code), path, code=-signal.SIGKILL)
     assert [left.suffix for left in tmp_path.iterdir()] == [".tmp"]
     write_audio(path, audio)
     assert list(tmp_path.iterdir()) == [path]
@@ -311,10 +309,7 @@ def test_a_sound_file_on_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
         "try:\n    ls.write_audio(sys.argv[1], ls.Audio(np.zeros((48_000, 2), np.float32), 48_000))\n"
         "except ls.AudioError as error:\n    print(error)"
     )
-    out = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "a.wav")], capture_output=True, text=True, check=True, cwd=SRC
-    )
-    assert "a.wav: cannot be written" in out.stdout
+    assert "a.wav: cannot be written" in python("-c", code, tmp_path / "a.wav", cwd=SRC).stdout
     assert list(tmp_path.iterdir()) == []
 
 

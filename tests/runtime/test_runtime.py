@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 import json
 import re
-import subprocess
 import sys
 import threading
 from dataclasses import replace
@@ -18,6 +17,7 @@ import pytest
 
 import latentscore as ls
 from factories import make_payload
+from forked import python
 from latentscore.api import models, runtime
 from latentscore.decoding import SchemaDecoder
 from latentscore.forms import JSON
@@ -332,8 +332,7 @@ def test_importing_is_light_and_rendering_a_text_needs_the_base_install_only() -
         "ls.render('a lighthouse in fog', 0.5, sample_rate=8_000)\n"
         "print(*sorted({'torch', 'litellm', 'sounddevice', 'latentscore_data', 'transformers'} & set(sys.modules)))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
-    assert done.stdout.splitlines() == ["", ""]
+    assert python("-c", code).stdout.splitlines() == ["", ""]
 
 
 @pytest.mark.long
@@ -353,8 +352,7 @@ def test_after_prefetch_no_loop_is_loaded_or_compiled() -> None:
         "playing.stop(6)\n"
         "print(len(playing.collect().samples) > 0)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
-    assert done.stdout.strip() == "True", done.stderr
+    assert python("-c", code).stdout.strip() == "True"
 
 
 def test_type_checkers_find_the_annotations() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import latentscore as ls
+from speaker import Speaker
 
 RATE = 8_000
 CALM = ls.MusicConfig(tempo="slow", rhythm="none", space="small")
@@ -234,32 +235,6 @@ def test_a_live_stream_ends_after_its_source_and_says_what_went_wrong(monkeypatc
             list(ls.live(wrong, **LOW).blocks(1))
     with pytest.raises(ls.InvalidConfigError, match="a generator"):
         ls.live("fog")
-
-
-class Speaker:
-    """Stands in for sounddevice; keeps what it is given."""
-
-    PortAudioError = RuntimeError
-
-    def __init__(self) -> None:
-        self.frames = 0
-        self.rate = 0
-
-    def OutputStream(self, samplerate: int, channels: int, dtype: str) -> Speaker:
-        self.rate = samplerate
-        return self
-
-    def __enter__(self) -> Speaker:
-        return self
-
-    def __exit__(self, *error: object) -> None: ...
-
-    def play(self, samples: Any, rate: int, blocking: bool) -> None:
-        self.write(samples)
-        self.rate = rate
-
-    def write(self, block: Any) -> None:
-        self.frames += len(block)
 
 
 @pytest.fixture

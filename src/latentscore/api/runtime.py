@@ -89,26 +89,11 @@ def answer(
 
 
 def render_answer(
-    found: Answer,
-    seconds: float,
-    seed: int,
-    sample_rate: int,
-    stems: bool = False,
-    loop: bool = False,
-    threads: int = 2,
+    found: Answer, seconds: float, seed: int, sample_rate: int, stems: bool, loop: bool, threads: int
 ) -> Audio:
     """Render an answer; the audio has its metadata and tags."""
     audio = render_config(found.config, seconds, seed, sample_rate, stems, loop, threads)
-    metadata = Metadata(
-        found.title,
-        found.config,
-        int(seed),
-        float(seconds),
-        found.answered_by,
-        found.reasons,
-        found.palettes,
-        found.text,
-    )
+    metadata = Metadata(**vars(found), seed=int(seed), seconds=float(seconds))
     return replace(audio.tagged(title=found.title, vibe=found.text), metadata=metadata)
 
 

@@ -108,8 +108,8 @@ class AudioStream(Stream):
         self,
         tracks: Sequence[tuple[Answer, float, float]],
         seconds: float | None,
-        seed: int = 0,
-        sample_rate: int = RATE,
+        seed: int,
+        sample_rate: int,
         block_frames: int = BLOCK_FRAMES,
         find: Callable[[Given | Answer], Answer] = answer,
     ) -> None:
@@ -200,11 +200,9 @@ class AudioStream(Stream):
         """Return the rest of the stream, or the next ``seconds``, as audio. Raises :class:`InvalidConfigError` for an
         endless stream without ``seconds``, and for one that has ended."""
         samples = np.concatenate(list(self._rest(seconds)))
-        first = self.answers[0]
-        metadata = Metadata(
-            self._title, first.config, self.seed, len(samples) / self.sample_rate, first.answered_by,
-            "\n".join(found.reasons for found in self.answers if found.reasons), first.palettes, first.text,
-        )  # fmt: skip
+        reasons = "\n".join(found.reasons for found in self.answers if found.reasons)
+        joined = replace(self.answers[0], title=self._title, reasons=reasons)
+        metadata = Metadata(**vars(joined), seed=self.seed, seconds=len(samples) / self.sample_rate)
         return Audio(samples, self.sample_rate, tags={"title": metadata.title}, metadata=metadata)
 
     def _rest(self, seconds: float | None) -> Iterator[Block]:
@@ -350,7 +348,7 @@ class LiveStream:
             raise InvalidConfigError("source", "the first item must be something to play")
         playing = AudioStream([(first[0], 0.0, 0.0)], seconds, self._seed, self.sample_rate)
         current, ready_at = first[0], first[1]
-        self._want()
+        self._wanted.release()
         try:
             while len(block := playing.read(playing.block_frames)):
                 yield block
@@ -371,7 +369,7 @@ class LiveStream:
                     current = what
                     playing.next(current.config, bars=bars_of(self._transition, playing.config))
                 ready_at = playing.seconds + max(hold, self._transition)
-                self._want()
+                self._wanted.release()
         finally:
             self.close()
 
@@ -395,9 +393,6 @@ class LiveStream:
     def close(self) -> None:
         """Request no more items from the source."""
         self._closed = True
-        self._wanted.release()
-
-    def _want(self) -> None:
         self._wanted.release()
 
     def _raised(self, found: Any) -> Any:

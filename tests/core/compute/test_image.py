@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 import time
 import tomllib
 from pathlib import Path
@@ -14,6 +12,7 @@ import pytest
 
 from conftest import needs
 from factories import make_payload
+from forked import python
 
 pytestmark = needs("modal")
 
@@ -75,10 +74,5 @@ def test_a_shard_needs_nothing_that_is_not_in_the_image(tmp_path: Path) -> None:
         "sounds": [sound],
     }  # fmt: skip
     modules = ",".join(name.replace("-", "_") for name in [*absent, "modal"])
-    done = subprocess.run(
-        [sys.executable, str(script), modules], input=json.dumps(shard), capture_output=True, text=True, timeout=120,
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    (scored_render,) = json.loads(done.stdout)["sounds"]
+    (scored_render,) = python(script, modules, input=json.dumps(shard)).json()["sounds"]
     assert "final_score" in scored_render["rain"]["outcomes"]["acoustic"]

@@ -242,7 +242,7 @@ def test_other_code_on_modal_is_noticed(modal: LoopbackModal) -> None:
 def test_a_failing_shard_ends_the_map_with_its_own_error(modal: LoopbackModal) -> None:
     modal.bodies["score_shard"] = lambda text: 1 / 0
     with pytest.raises(ZeroDivisionError):
-        list(remote.map_on_modal("score_shard", ["{}"], ModalSettings()))
+        list(remote.map_on_modal("score_shard", ["{}"], ModalSettings(), time.time() + 3600))
 
 
 def test_without_a_token_the_remedy_is_modal_setup(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

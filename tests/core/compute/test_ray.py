@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import subprocess
-import sys
 import threading
 import time
 import tracemalloc
@@ -21,6 +19,7 @@ import pytest
 
 from conftest import Lsdata
 from factories import make_payload, make_scored
+from forked import python
 from latentscore.decoding import Prompt
 from latentscore_data.core.base.errors import MissingError, OutputError, StoppedError, VerificationError
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
@@ -252,10 +251,8 @@ def test_another_command_works_on_the_cluster_whose_address_it_is_given(ray: tup
     from ray import get_runtime_context
 
     address = get_runtime_context().gcs_address
-    env = {**os.environ, "RAY_AUTH_TOKEN": TOKEN[0]}
-    out = subprocess.run([sys.executable, "-c", JOINED, address], env=env, capture_output=True, text=True, timeout=200)
-    assert out.returncode == 0, out.stderr
-    assert f"Ray: cluster {address}, 2 CPUs\nan answer: True\n" in out.stdout + out.stderr
+    out = python("-c", JOINED, address, env={"RAY_AUTH_TOKEN": TOKEN[0]})
+    assert f"Ray: cluster {address}, 2 CPUs\nan answer: True\n" in out.output
     executor, _ = ray
     assert executor.workers == 2, "the cluster lives on"
 
@@ -269,15 +266,14 @@ def test_training_on_ray_leaves_a_finished_run_in_the_workspace(
     monkeypatch.setattr(RayCluster, "_start", lambda self: next(started))
     monkeypatch.setattr(RayCluster, "_end", lambda self, ray: None)
     quick = ("--base-model", "tiny-random", "--max-steps", "1", "--limit", "4", "--on", "ray", "--json")
-    out = lsdata_here("train", "sft", *quick, "--root", str(workspace.root))
-    assert out.returncode == 0, out.stderr
+    out = lsdata_here("train", "sft", *quick, "--root", str(workspace.root), code=0)
     assert "on Ray" in out.stderr
-    folder = RunFolder(workspace.train_dir / json.loads(out.stdout)["details"]["run"])
+    folder = RunFolder(workspace.train_dir / out.json()["details"]["run"])
     folder.verify()
     assert folder.metrics.exists()
     assert next(started, None) is None
     again = lsdata_here("train", "sft", *quick, "--root", str(workspace.root))
-    assert json.loads(again.stdout)["skipped"] == 1, "and no cluster is started"
+    assert again.json()["skipped"] == 1, "and no cluster is started"
 
 
 def test_nothing_is_done_after_the_deadline(ray: tuple[RayExecutor, list[str]]) -> None:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from conftest import Lsdata, needs
-from latentscore import forms
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.models.base_models import load_base, load_tokenizer, load_trained, weights_digest
 from latentscore_data.core.models.runs import RunFolder
-from tiny_models import change_json, finished_run, tiny_qwen3, with_adapter
-from training_runs import short_system, train, write_rows
+from tiny_models import change_json, tiny_qwen3, trained_run
+from training_runs import train, write_rows
 
 pytestmark = [needs("peft"), pytest.mark.ml, pytest.mark.usefixtures("one_thread")]
 
@@ -36,12 +35,7 @@ def base(whole: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def adapter(base: Path, tmp_path: Path) -> Path:
-    loaded = load_base(str(base))
-    run = finished_run(
-        tmp_path / "runs", "lora", with_adapter(loaded.model, str(base)), loaded.tokenizer, base_model=str(base),
-        method="lora",
-    )  # fmt: skip
-    return run.final
+    return trained_run(tmp_path / "runs", "lora", str(base)).final
 
 
 def cut(path: Path) -> None:
@@ -163,13 +157,6 @@ def test_an_adapter_without_its_base_says_where_it_looked(adapter: Path, base: P
 # --- a trained adapter ------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def short_prompt() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(forms, "config_system", short_system)
-        yield
-
-
 @pytest.fixture
 def trained(base: Path, root: Path, short_prompt: None, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     """A LoRA run on a base that was named ``./bm``."""
@@ -190,8 +177,7 @@ def test_an_adapter_is_exported_from_another_folder(
         "name": str(base),
         "weights": weights_digest(load_base(str(base)).model),
     }
-    out = lsdata_here("export", "model", "on-bm", "--root", str(root))
-    assert out.returncode == 0, out.stderr
+    lsdata_here("export", "model", "on-bm", "--root", str(root), code=0)
     exported = root / ".exports" / "on-bm"
     for name in ("README.md", "export.json", "training.json"):
         text = (exported / name).read_text()
@@ -210,6 +196,5 @@ def test_a_base_that_changed_since_training_is_noticed(
     save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InputError, match="differ from those that the adapter"):
         load_trained(trained.final)
-    out = lsdata_here("export", "model", "on-bm", "--root", str(root))
-    assert out.returncode == 2
+    out = lsdata_here("export", "model", "on-bm", "--root", str(root), code=2)
     assert "restore the base's old weights" in out.stderr

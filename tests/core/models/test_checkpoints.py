@@ -4,29 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from conftest import needs
-from latentscore import forms
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.models.checkpoints import damage, mend_best, newest_whole
 from latentscore_data.core.models.runs import RunFolder
 from latentscore_data.core.training.run import run_training
-from training_runs import ready, short_system, write_rows
+from training_runs import ready, write_rows
 
 pytestmark = [needs("trl"), pytest.mark.ml, pytest.mark.usefixtures("one_thread")]
 
 SPEC = ("optim.max_steps=3", "checkpoint.every_steps=1", "checkpoint.keep=3", "limit=4")
-
-
-@pytest.fixture(scope="module")
-def short_prompt() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(forms, "config_system", short_system)
-        yield
 
 
 @pytest.fixture(scope="module", params=["full", "lora"])

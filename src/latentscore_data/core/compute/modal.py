@@ -122,8 +122,6 @@ def start(run: Prepared, modal: ModalSettings, *, detach: bool, say: Say, resume
     A run that is already on the volume continues there, or is deleted first without ``resume``. Raises subclasses of
     :class:`LsdataError`.
     """
-    from modal import Retries
-
     processes = gpu_count(modal.gpu)
     check_processes(run.spec, processes)
     _check_reachable(run)
@@ -133,8 +131,7 @@ def start(run: Prepared, modal: ModalSettings, *, detach: bool, say: Say, resume
     function = _app_module().train.with_options(
         gpu=modal.gpu,
         timeout=int(modal.timeout_hours * 3600),
-        retries=Retries(max_retries=modal.retries, initial_delay=10.0),
-        secrets=_secrets(modal),
+        **_retries_and_secrets(modal),
     )
     asked = json.dumps(
         {
@@ -157,10 +154,13 @@ def start(run: Prepared, modal: ModalSettings, *, detach: bool, say: Say, resume
         return follow(run.folder, call, say)
 
 
-def _secrets(modal: ModalSettings) -> list[Any]:
-    from modal import Secret
+def _retries_and_secrets(modal: ModalSettings) -> dict[str, Any]:
+    from modal import Retries, Secret
 
-    return [Secret.from_name(name) for name in modal.secrets]
+    return {
+        "retries": Retries(max_retries=modal.retries, initial_delay=10.0),
+        "secrets": [Secret.from_name(name) for name in modal.secrets],
+    }
 
 
 def _check_reachable(run: Prepared) -> None:
@@ -426,26 +426,20 @@ def check_code() -> JsonObject:
     return there
 
 
-def map_on_modal(
-    function_name: str, shards: Sequence[str], modal: ModalSettings, deadline: float | None = None
-) -> Iterator[str]:
+def map_on_modal(function_name: str, shards: Sequence[str], modal: ModalSettings, deadline: float) -> Iterator[str]:
     """Run shards in up to ``max_containers`` containers, and yield the results in the order of the shards.
 
-    ``function_name`` is an entry point. All containers end at ``deadline`` (Unix time; by default after
-    ``timeout_hours``), so that their total cost stays below the cap. Raises the errors of shards unchanged.
+    ``function_name`` is an entry point. All containers end at ``deadline`` (Unix time), so that their total cost stays
+    below the cap. Raises the errors of shards unchanged.
     """
-    from modal import Retries
-
     # A shard is work for one GPU; several train together.
     gpu = modal.gpu.partition(":")[0] if function_name in ON_A_GPU else None
     containers = min(modal.max_containers, len(shards))
     check_cap(modal, gpu, containers)
-    seconds = modal.timeout_hours * 3600 if deadline is None else deadline - time.time()
     function = getattr(_app_module(), function_name).with_options(
-        timeout=max(int(seconds), 1),
+        timeout=max(int(deadline - time.time()), 1),
         max_containers=containers,
-        retries=Retries(max_retries=modal.retries, initial_delay=10.0),
-        secrets=_secrets(modal),
+        **_retries_and_secrets(modal),
         **({"gpu": check_gpu(gpu)} if gpu else {}),
     )
     with _app_running(detach=False):

@@ -47,7 +47,7 @@ class RemoteRenderer:
         *,
         executor: Executor,
         say: Say,
-        keep_flac: bool = False,
+        keep_flac: bool,
     ) -> None:
         self.workers, self.at_once = executor.workers, executor.at_once
         scoring = settings.model_dump(mode="json", exclude={"workers"})

@@ -44,10 +44,10 @@ def answer_typed(
     settings: Settings,
     workspace: Workspace,
     *,
-    audio: Path | None = None,
-    trusted: frozenset[str] = frozenset(),
-    progress: Progress | None = None,
-    spend: SpendTracker | None = None,
+    audio: Path | None,
+    trusted: frozenset[str],
+    progress: Progress,
+    spend: SpendTracker | None,
 ) -> Summary:
     """Return a summary with the winners in ``details["answers"]``, one per row; write their sounds to ``audio``.
 
@@ -55,7 +55,6 @@ def answer_typed(
     Raises :class:`OutputError` if ``audio`` cannot be written, and errors of models and scorers that concern all rows.
     """
     started = time.monotonic()
-    progress = progress or Progress()
     summary = Summary("configs", details={"model": llm.model, "answers": []})
     if audio is not None:
         with _writing(audio):

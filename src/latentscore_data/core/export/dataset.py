@@ -59,12 +59,7 @@ def wants_parquet(setting: str) -> bool:
 
 
 def write_dataset(
-    folder: Path,
-    splits: Mapping[str, Rows],
-    *,
-    parquet: bool,
-    sounds: Sounds | None = None,
-    answers: Sequence[Preference] = (),
+    folder: Path, splits: Mapping[str, Rows], *, parquet: bool, sounds: Sounds | None, answers: Sequence[Preference]
 ) -> list[Table]:
     """Write the configurations ``default`` (all columns), ``sft`` and ``preference``; return their tables.
 

@@ -58,9 +58,7 @@ class Architecture:
     """True if llama.cpp expects rotary pairs side by side; transformers stores first halves, then second halves."""
 
 
-def write_gguf(
-    model_folder: Path, path: Path, quantization: str, name: str, tokenizer_from: Path | None = None
-) -> None:
+def write_gguf(model_folder: Path, path: Path, quantization: str, name: str, tokenizer_from: Path | None) -> None:
     """Write a saved model (safetensors, config and tokenizer in one folder) as one GGUF file.
 
     ``quantization`` is one of :data:`QUANTIZATIONS`, or f32. Weights are read and written one at a time.

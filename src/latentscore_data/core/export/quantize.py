@@ -34,7 +34,7 @@ def check_quantization(quantization: str) -> None:
 
 
 def write_quantized(
-    model_folder: Path, path: Path, quantization: str, name: str, tokenizer_from: Path | None = None
+    model_folder: Path, path: Path, quantization: str, name: str, tokenizer_from: Path | None
 ) -> str | None:
     """Write a saved model as a GGUF file of any type; return the version of ``llama-quantize`` if it was used.
 

@@ -40,16 +40,14 @@ class _Sentence:
         return hits / (6.0 + abs(self.words - 18) ** 0.8) if self.words >= 4 else 0.0
 
 
-def vibes_for(
-    text: str, *, max_vibes: int = MOST_SCENES, scene_words: int = SCENE_WORDS, characters: bool = True
-) -> TextVibes:
+def vibes_for(text: str, *, max_vibes: int = MOST_SCENES, characters: bool = True) -> TextVibes:
     """Return up to ``max_vibes`` vibes of an English text, the scene with the highest score first.
 
     ``text`` may contain ``(Page k)`` marks; each vibe has the page of its scene, 0 without marks. A text without words
     has no vibes.
     """
     sentences = _sentences(text)
-    scenes = sorted(_scenes(sentences, scene_words), key=_rank)
+    scenes = sorted(_scenes(sentences), key=_rank)
     names = _names(sentences) if characters else []
     vibes: list[Vibe] = []
     for scene in scenes[:max_vibes]:
@@ -97,17 +95,17 @@ def _sentences(text: str) -> list[_Sentence]:
     return found
 
 
-def _scenes(sentences: list[_Sentence], scene_words: int) -> list[list[_Sentence]]:
-    """Return runs of sentences of one page with about ``scene_words`` words; a short last run joins the one before."""
+def _scenes(sentences: list[_Sentence]) -> list[list[_Sentence]]:
+    """Return runs of sentences of one page with about :data:`SCENE_WORDS` words; a short last run joins the one before."""
     scenes: list[list[_Sentence]] = []
     words = 0
     for sentence in sentences:
-        if not scenes or words >= scene_words or scenes[-1][0].page != sentence.page:
+        if not scenes or words >= SCENE_WORDS or scenes[-1][0].page != sentence.page:
             scenes.append([])
             words = 0
         scenes[-1].append(sentence)
         words += sentence.words
-    if len(scenes) > 1 and words < scene_words / 3 and scenes[-2][0].page == scenes[-1][0].page:
+    if len(scenes) > 1 and words < SCENE_WORDS / 3 and scenes[-2][0].page == scenes[-1][0].page:
         rest = scenes.pop()
         scenes[-1].extend(rest)
     return scenes

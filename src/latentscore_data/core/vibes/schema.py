@@ -128,7 +128,7 @@ def answer_type(characters: bool) -> type[TextVibes] | type[TextScenes]:
 
 
 @cache
-def vibe_schema_hash(characters: bool = True) -> str:
+def vibe_schema_hash(characters: bool) -> str:
     """Return the SHA-256 of the answer's JSON schema in canonical form."""
     canonical = json.dumps(answer_type(characters).model_json_schema(), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
