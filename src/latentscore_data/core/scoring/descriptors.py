@@ -199,6 +199,8 @@ def _majorness(mono: Floats, rate: int) -> float:
 
     step = 4
     slow = mono[: len(mono) // step * step].reshape(-1, step).mean(axis=1)
+    if len(slow) < 2:
+        return 0.0
     frequencies, power = _mean_spectrum(slow, rate / step)
     range_ = (frequencies > 60) & (frequencies < 1000)
     pitch = 12 * np.log2(frequencies[range_] / 440.0)
