@@ -16,13 +16,7 @@ from typing import Any
 
 import numba
 from numba.core import event
-from numba.core.caching import (
-    CompileResultCacheImpl,
-    FunctionCache,
-    IndexDataCacheFile,
-    UserProvidedCacheLocator,
-    UserWideCacheLocator,
-)
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile, UserWideCacheLocator
 from numba.core.ir import Loc
 
 from latentscore.installed import available_cores
@@ -87,21 +81,7 @@ class SealedFiles(IndexDataCacheFile):
 _SEAL_BYTES = hashlib.sha256().digest_size
 
 
-class _ReadablePath:
-    """Mixin: a locator whose folder does not depend on the locale. Numba fails on a program in a folder with a name that is
-    not ASCII, if the locale is."""
-
-    @classmethod
-    def get_suitable_cache_subpath(cls, py_file: str) -> str:
-        path = os.fsencode(py_file).decode("utf-8", "replace")
-        return super().get_suitable_cache_subpath(path)  # type: ignore[misc]  # numba's, in each subclass
-
-
-class _GivenFolder(_ReadablePath, UserProvidedCacheLocator):
-    """The folder that the user named."""
-
-
-class _UsersFolder(_ReadablePath, UserWideCacheLocator):
+class _UsersFolder(UserWideCacheLocator):
     """The user's cache folder. Without a home folder there is none: numba would create a folder named ``~`` in the working
     folder."""
 
@@ -111,13 +91,12 @@ class _UsersFolder(_ReadablePath, UserWideCacheLocator):
         super().ensure_cache_path()
 
 
-_OURS = {UserProvidedCacheLocator: _GivenFolder, UserWideCacheLocator: _UsersFolder}
-
-
 class _Folders(CompileResultCacheImpl):
-    """Numba's choice of the cache folder, with our locators in place of its own."""
+    """Numba's choice of the cache folder."""
 
-    _locator_classes = [_OURS.get(one, one) for one in CompileResultCacheImpl._locator_classes]  # noqa: RUF012
+    _locator_classes = [  # noqa: RUF012
+        _UsersFolder if one is UserWideCacheLocator else one for one in CompileResultCacheImpl._locator_classes
+    ]
 
 
 class _OptionalCache(FunctionCache):

@@ -130,17 +130,6 @@ def test_what_another_numba_has_kept_is_not_unpickled(folder: Path, monkeypatch:
     assert ask(folder) == (42.0, True)
 
 
-def test_a_program_in_a_folder_whose_name_the_locale_cannot_read_has_a_cache(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
-    program = tmp_path / os.fsdecode(b"gr\xf6\xdfe")
-    program.mkdir()
-    (program / "loop.py").write_text(LOOP)
-    assert ask(program) == (42.0, True)
-    assert ask(program) == (42.0, False)
-
-
 def test_without_a_home_folder_nothing_is_created_in_the_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
