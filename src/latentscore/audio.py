@@ -373,7 +373,8 @@ def _tag(file: str, name: str, value: Any) -> str:
 
 
 def read_audio(path: Path | str) -> Audio:
-    """Read a sound file and its tags. Mono is copied to both channels; more than two channels are refused.
+    """Read a sound file and its tags. Mono is copied to both channels, so it measures 3 LU louder than the one channel;
+    more than two channels are refused.
 
     ``Audio.tags`` holds the file's tags of :data:`FILE_TAGS` as text, and, if :func:`write_audio` wrote the file, those
     of :data:`PIECE_TAGS` with their original values. Raises :class:`AudioError`.

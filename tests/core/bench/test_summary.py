@@ -7,6 +7,7 @@ import pytest
 
 from bench_fakes import make_result, make_rows, noise
 from factories import make_payload
+from latentscore_data.core.bench.report import in_short
 from latentscore_data.core.bench.summary import RunFacts, SourceFacts, headline_scorer, summarise
 from latentscore_data.core.stages.bench import in_words
 
@@ -111,6 +112,18 @@ def test_each_scorer_has_its_own_share_of_scored_samples_and_its_reasons_are_cou
     assert high["failures"] == {"not a valid payload: config.tempo": 1, "every window is below -60 dBFS": 5}
     assert "75% scored" in in_words(low, "ear")
     assert "100% scored" in in_words(low, "bright")
+
+
+def test_a_source_without_any_score_is_never_the_best():
+    rows = make_rows(8, 1)
+    # The floor, -0.1, is above the scores against the own vibes.
+    scored = [make_result(row, "low", -0.5, shuffled_scores={"bright": -0.1}) for row in rows]
+    failed = [make_result(row, "high", None) for row in rows]
+    summary = summarise(scored + failed, facts(LOW, HIGH))
+    assert [s["label"] for s in summary["sources"]] == ["low", "high"]
+    assert in_short(summary).startswith("“low” has the highest mean")
+    nothing = [row.model_copy(update={"source": "low"}) for row in failed]
+    assert in_short(summarise(nothing, facts(LOW))) == "No answer has a bright score."
 
 
 def test_a_row_without_a_scored_candidate_counts_in_the_ceiling_with_the_floor():

@@ -98,7 +98,7 @@ function drawBoard() {
   const heads = [["Source"], ["", true], ["Mean score"], suite && ["Requested fields", true], [`Against ${S.baseline}`, true], ["Scored", true], timed && ["Time per vibe", true], paid && ["Cost", true]].filter(Boolean);
   $("board").querySelector("thead").replaceChildren(h("tr", null, ...heads.map(([text, right]) => h("th", { scope: "col", class: right ? "right" : null, style: text.startsWith("Against") ? { "white-space": "normal" } : {} }, text || h("span", { class: "hidden-label" }, "Interval")))));
 
-  const ranked = [...S.sources].sort((a, b) => b.scores[scorer].mean - a.scores[scorer].mean);
+  const ranked = [...S.sources].sort((a, b) => !a.scores[scorer].scored - !b.scores[scorer].scored || b.scores[scorer].mean - a.scores[scorer].mean);
   const body = ranked.map((source) => {
     const s = SOURCES.indexOf(source.label), e = source.scores[scorer], d = source.versus_baseline[scorer];
     const badges = [];
@@ -130,8 +130,8 @@ function drawBoard() {
   const notes = [];
   if (S.few_documents) notes.push(`No intervals and no tests: ${S.few_documents}.`);
   const least = S.detectable[scorer];
-  if (least !== null && least !== undefined) notes.push(`With ${S.documents} source documents, differences to ${S.baseline} below ${number(least)} are often not detected (80 % power): "no difference seen" does not mean "the same".`);
-  else if (!S.few_documents && S.sources.length > 1) notes.push(`With ${S.documents} source documents and ${S.sources.length - 1} comparisons, no difference can be significant. Compare fewer sources, or use more documents.`);
+  if (least >= 0.0005) notes.push(`With ${S.documents} source documents, differences to ${S.baseline} below ${number(least)} are often not detected (80 % power): "no difference seen" does not mean "the same".`);
+  else if (least === null && !S.few_documents && S.sources.length > 1) notes.push(`With ${S.documents} source documents and ${S.sources.length - 1} comparisons, no difference can be significant. Compare fewer sources, or use more documents.`);
   if (S.sources.some((source) => source.chosen_by.includes(scorer))) notes.push(`Sources marked "chosen by ${scorer}" were selected by the scorer that judges them here. Compare them at N = 1, or under another scorer.`);
   const below = floor ? S.sources.filter((source) => source.scores[scorer].mean < floor.mean).map((source) => source.label) : [];
   if (below.length) notes.push(`${below.join(", ")} ${below.length > 1 ? "are" : "is"} below the floor. The floor is the mean score of many sounds against vibes of other texts; sounds that fit no vibe, such as those of random configs, can score lower.`);

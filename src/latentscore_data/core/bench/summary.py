@@ -127,7 +127,10 @@ def summarise(rows: Sequence[BenchRow], run: RunFacts) -> JsonObject:
                 "agreement": _agreement(samples, by_source[anchor]) if anchor and anchor != source.label else None,
             }
         )
-    summary["sources"].sort(key=lambda source: -source["scores"][headline]["mean"])
+    # A source without any score has the mean of the floor, which can be above that of a source that was scored.
+    summary["sources"].sort(
+        key=lambda source: (not source["scores"][headline]["scored"], -source["scores"][headline]["mean"])
+    )
     return summary
 
 

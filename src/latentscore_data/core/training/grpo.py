@@ -119,7 +119,7 @@ class ScoredTrainer(GRPOTrainer):
 
     def _calculate_rewards(self, *given: Any) -> torch.Tensor:
         rewards = super()._calculate_rewards(*given)
-        self._metrics["train"]["equal_groups"].append(equal_groups(rewards, self.num_generations))
+        self._metrics["train"]["equal_groups"].append(equal_groups(rewards, self.num_generations or 1))
         return rewards
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
