@@ -18,6 +18,7 @@ from latentscore_data.core.base.jsonl import read_lines, replace_json, replace_r
 from latentscore_data.core.base.marks import Mark, add_mark, bad_rows, marks_file, read_marks
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.models.runs import RunFolder
 from latentscore_data.studio import rows as studio_rows
 from latentscore_data.studio.places import Places
 from latentscore_data.studio.playlists import Playlists
@@ -175,6 +176,23 @@ class TestPlaces:
             (0.25, 0.3, 0.01),
         ]
         assert second["status"].startswith("damaged")
+
+    def test_only_runs_with_new_steps_are_read_again(self, root: Path, monkeypatch: pytest.MonkeyPatch):
+        runs = [RunFolder(Workspace(root).train_dir / name) for name in ("done", "running")]
+        for run in runs:
+            replace_json(run.record_file, {"kind": "sft", "status": "running"})
+            replace_json(run.spec_file, {})
+            replace_rows(run.metrics, [{"step": 1, "loss": 2.0}])
+        read: list[str] = []
+        history = RunFolder.history
+        monkeypatch.setattr(RunFolder, "history", lambda run: read.append(run.run_id) or history(run))
+        places = Places(Workspace(root))
+        assert len(places.listed()["runs"]) == 2
+        with runs[1].metrics.open("a") as file:
+            file.write('{"step": 2, "loss": 1.0}\n')
+        listed = {run["id"]: run["curves"] for run in places.listed()["runs"]}
+        assert listed == {"done": {"loss": [[1, 2.0]]}, "running": {"loss": [[1, 2.0], [2, 1.0]]}}
+        assert sorted(read) == ["done", "running", "running"]
 
     def test_only_listed_files_of_an_opened_report_are_served(self, root: Path):
         workspace = Workspace(root)
