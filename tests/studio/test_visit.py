@@ -75,6 +75,20 @@ class TestPhone:
             until(page, "!document.querySelector('#play-view').hidden")
             assert page.errors == []
 
+    def test_the_text_of_a_link_is_not_cut_off_and_a_turned_phone_shows_it_whole(
+        self, browser: Any, studio: StudioProcess
+    ):
+        cut = "(() => { const box = document.querySelector('#vibe'); return box.scrollHeight - box.clientHeight; })()"
+        with open_studio(browser, studio, **PHONE) as page:
+            play(page, "a white sky over white snow at noon, nothing else in sight", "1")
+            other = page.context.new_page()
+            visit(other, page.evaluate("location.href"))
+            assert other.evaluate(cut) <= 1
+            other.set_viewport_size({"width": 844, "height": 390})
+            until(other, "document.querySelector('#vibe').clientHeight < 50")
+            other.set_viewport_size({"width": 390, "height": 844})
+            until(other, f"{cut} <= 1 && document.querySelector('#vibe').clientHeight > 50")
+
     def test_a_sound_that_the_lock_screen_stopped_is_not_shown_as_playing(self, browser: Any, studio: StudioProcess):
         with open_studio(browser, studio, **PHONE) as page:
             page.evaluate("""() => {
