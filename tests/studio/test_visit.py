@@ -14,6 +14,9 @@ from test_data import open_data, write_workspace
 from test_page import engine, play, until_engine
 
 from browsing import PHONE, TOO_SMALL, until
+from factories import make_scored
+from latentscore_data.core.base.jsonl import replace_rows
+from latentscore_data.core.base.workspace import Workspace
 from studio_server import StudioProcess, open_browser, open_studio, run_studio, visit
 
 pytestmark = [pytest.mark.browser, pytest.mark.long]
@@ -200,6 +203,33 @@ class TestPlace:
             page.go_back()
             assert place(page) == before
             assert page.errors == []
+
+    def test_the_selected_row_stays_selected_while_a_stage_writes_rows(self, browser: Any, tmp_path: Path):
+        workspace = Workspace(tmp_path)
+
+        def write(*numbers: int) -> None:
+            rows = [make_scored(i, row_id=f"row-{i}", vibe_original=f"vibe number {i}") for i in numbers]
+            replace_rows(workspace.scored("SFT-Train"), rows)
+
+        def wait_for(page: Any, count: int) -> list[str]:
+            page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+            until(page, f"document.querySelector('.count').textContent === '{count} rows'")
+            return page.locator(".rowline.current .vibeline").all_inner_texts()
+
+        write(*range(40))
+        with run_studio(tmp_path) as studio, open_studio(browser, studio) as page:
+            open_data(page)
+            page.locator("#row-3").click()
+            until(page, "document.querySelector('.bigvibe')?.textContent === 'vibe number 3'")
+            write(100, 101, *range(40))
+            assert wait_for(page, 42) == ["vibe number 3"]
+            page.keyboard.press("g")
+            until(page, "document.querySelector('.rowline.current .goodtext') !== null")
+            assert page.locator(".rowline .goodtext").count() == 1
+            write(0, 1)
+            assert wait_for(page, 2) == []
+            page.keyboard.press("k")
+            until(page, "document.querySelector('.bigvibe').textContent === 'vibe number 0'")
 
     def test_a_restarted_server_is_named_and_a_new_token_is_taken_over(self, browser: Any, tmp_path: Path):
         with run_studio(tmp_path) as first, open_studio(browser, first) as page:
