@@ -243,7 +243,7 @@ class Rows:
         failures = self._workspace.failures("configs")
         with self._lock:
             before = self._read
-            stamps = {path: stamp for path in (*splits, failures) if (stamp := _stamp(path))}
+            stamps = {path: stamp for path in (*splits, failures) if (stamp := stamp_of(path))}
             if stamps == before.stamps:
                 return before
             lines = {
@@ -270,7 +270,7 @@ class Rows:
         return {str(line.get("row_id")): f"{line.get('kind')}: {line.get('message')}" for _, line in lines}
 
 
-def _stamp(path: Path) -> Stamp | None:
+def stamp_of(path: Path) -> Stamp | None:
     """Return the stamp of a file; None if there is none."""
     try:
         stat = path.stat()

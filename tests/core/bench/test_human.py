@@ -259,19 +259,22 @@ def test_a_listener_answers_in_the_browser_and_the_file_can_be_evaluated(run_fol
             page.evaluate(f"document.getElementById('audio-{side}').play()")
             until(page, f"document.getElementById('audio-{side}').currentTime > 0.02")
         assert page.evaluate("sides[1].paused"), "one sound at a time"
+        page.click("[data-choice=tie]")
+        assert page.evaluate("sides[0].currentTime") > 0, "an answer does not stop the sound"
         for number in range(len(pairs)):
             assert page.locator("#vibe").inner_text().startswith(hostile)
             shown = page.evaluate("trials[at].id")
             choice = answers([pairs[shown]], "x")["answers"][0]["choice"]
             page.click(f"[data-choice={choice}]")
             if number == 2:
-                page.reload()  # what was answered is not lost
+                page.reload()  # what was answered is not lost, and the first pair without an answer is shown
                 assert page.evaluate("Object.keys(answers).length") == 3
-                page.evaluate("at = 2; draw()")
-            if number < len(pairs) - 1:
+                assert page.evaluate("at") == 3
+            elif number < len(pairs) - 1:
+                assert page.locator("#said").inner_text() == ""
                 page.click("#on")
         assert page.evaluate("document.getElementById('progress').value") == len(pairs)
-        page.fill("#listener", "Ann Onymous")
+        assert "All pairs are answered" in page.locator("#said").inner_text()
         with page.expect_download() as saved:
             page.click("#save")
         assert saved.value.suggested_filename == "answers-Ann_Onymous.json"

@@ -7,7 +7,7 @@ import * as play from "./play.js";
 import { finite, piece } from "./piece.js";
 
 const ROW = 78, PAGE = 60;
-let setup = null, wanted = {}, total = 0, pages = new Map(), loading = new Set(), at = 0, open = null, query = 0, version = "", playingFrom = null, playingConfig = null;
+let setup = null, wanted = {}, total = 0, pages = new Map(), loading = new Set(), at = 0, selected = null, open = null, query = 0, version = "", playingFrom = null, playingConfig = null;
 
 const view = h("div", { id: "data-view" });
 const count = h("p", { class: "soft small count", role: "status" });
@@ -109,6 +109,7 @@ async function search(row = 0, reading = false) {
   if (mine !== query) return;
   if (!pages.size) count.textContent = "";
   at = row < total ? row : 0;
+  selected = rowAt(at)?.id;
   scroller.scrollTop = Math.max(0, (at + 0.5) * ROW - scroller.clientHeight / 2);
   replaceEntry(place(reading));
   fill();
@@ -132,6 +133,9 @@ async function need(page, again = false) {
   version = answer.version;
   pages.set(page, answer.rows);
   total = answer.total;
+  // If the files have changed, the selected row can have another place, or be gone.
+  const found = answer.rows.findIndex((row) => row.id === selected);
+  if (found >= 0) at = page * PAGE + found; else if (at >= total) at = Math.max(total - 1, 0);
   if (JSON.stringify(answer.facets) !== JSON.stringify(facets)) drawFilters((facets = answer.facets));
   spacer.style.height = `${total * ROW}px`;
   count.textContent = answer.all === 0 ? "" : total === answer.all ? `${total.toLocaleString("en")} rows` : `${total.toLocaleString("en")} of ${answer.all.toLocaleString("en")} rows`;
@@ -153,11 +157,12 @@ function fill() {
     if (row) seen.push(line(row, i));
   }
   spacer.replaceChildren(...seen);
+  scroller.setAttribute("aria-activedescendant", `row-${at}`);
   if (!total && pages.has(0)) spacer.replaceChildren(h("p", { class: "soft nothing" }, "No row matches."));
 }
 
 function line(row, i) {
-  return h("div", { class: `rowline ${i === at ? "current" : ""}`, role: "option", id: `row-${i}`, "aria-selected": String(i === at), style: { top: `${i * ROW}px` }, onclick: () => select(i, true) },
+  return h("div", { class: `rowline ${row.id === selected ? "current" : ""}`, role: "option", id: `row-${i}`, "aria-selected": String(row.id === selected), style: { top: `${i * ROW}px` }, onclick: () => select(i, true) },
     h("span", { class: "vibeline" }, row.vibe),
     h("span", { class: "meta" },
       row.score === null ? h("span", { class: row.state === "failed" ? "badtext" : "" }, row.state) : h("b", null, row.score.toFixed(2)),
@@ -175,15 +180,15 @@ async function select(i, chosen = false) {
   if (i < 0 || i >= total) return;
   await need(Math.floor(i / PAGE));
   at = i;
+  selected = rowAt(i)?.id;
   const reading = Boolean(history.state?.data?.reading);
   if (chosen && narrow() && !reading) history.pushState({ ...history.state, ...place(true) }, "");
   else replaceEntry(place(reading));
   reveal();
-  scroller.setAttribute("aria-activedescendant", `row-${i}`);
   const row = rowAt(i);
   if (!row) return;
   const found = await play.attempt(() => post("/api/row", { id: row.id }));
-  if (!found || at !== i) return;
+  if (!found || selected !== row.id) return;
   open = found;
   // The same pair until it is answered: a listener goes back and forth between the two.
   const usable = usableOf(open);
@@ -292,12 +297,12 @@ function pairing(row) {
 }
 
 async function mark(verdict, note) {
-  const row = open, i = at;
+  const row = open;
   if (!row) return;
   if (!await play.attempt(() => post("/api/mark", { id: row.id, verdict, note }))) return;
   row.verdict = verdict;
   row.note = note;
-  Object.assign(rowAt(i) || {}, { verdict, noted: Boolean(note.trim()) });
+  for (const one of [...pages.values()].flat()) if (one.id === row.id) Object.assign(one, { verdict, noted: Boolean(note.trim()) });
   fill();
   if (open === row) drawDetail();
 }

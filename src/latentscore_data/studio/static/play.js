@@ -40,6 +40,7 @@ export function build(known) {
     adopt(other);
     if (starts) listen(true); else engine.forget();
   });
+  addEventListener("resize", grow);
   requestAnimationFrame(tick);
   return view;
 }
@@ -66,7 +67,9 @@ function askBar() {
       button("Surprise me", { class: "link", id: "surprise", onclick: surprise }, icon("dice"), "Surprise me")));
 }
 
+// Make the text field as high as its text. A hidden one has no height to measure.
 function grow() {
+  if (!vibeBox.isConnected || view.hidden) return;
   vibeBox.style.height = "auto";
   vibeBox.style.height = `${Math.min(vibeBox.scrollHeight, 180)}px`;
 }
@@ -390,7 +393,7 @@ function stage() {
         button("Keep", { onclick: () => keepPiece(), title: "Put it on the playlist (K)" }, icon("star"), h("span", null, "Keep")),
         sleepButton,
         button("Take away", { onclick: takeAway, "aria-haspopup": "dialog" }, icon("down"), h("span", null, "Take away")))));
-  stageCard = h("div", { class: "stagecard card" }, h("div", { class: "stage" }, canvas, h("div", { class: "scrim" }), front, invitation, working), transport);
+  stageCard = h("div", { class: "stagecard card" }, h("div", { class: "stage" }, canvas, front, invitation, working), transport);
   return h("section", { class: "stagegrid", "aria-label": "Piece" }, stageCard,
     h("aside", { class: "side", "aria-label": "Candidates" }, h("h2", { class: "hidden" }, "Candidates"), list, playlistPanel));
 }
@@ -625,7 +628,7 @@ export function takeOver(other) {
 }
 
 export const setKept = (on) => view.classList.toggle("kept", on);
-export const setShown = (on) => { view.hidden = !on; stageSeen = on && stageSeen; showTransport(); };
+export const setShown = (on) => { view.hidden = !on; grow(); stageSeen = on && stageSeen; showTransport(); };
 export const showView = (name) => { $("tabs").querySelector(`[data-view=${name}]`).click(); };
 
 export const focusVibe = () => { vibeBox.focus(); vibeBox.select(); };
