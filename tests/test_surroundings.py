@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Lsdata, command_paths
+from conftest import Lsdata, command_paths, here
 from forked import python
 
 ESCAPE = "\x1b"
@@ -95,14 +95,14 @@ def test_the_lists_above_name_every_command() -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("command", AT_WORK, ids=" ".join)
-def test_json_is_one_valid_document(lsdata_here: Lsdata, command: tuple[str, ...]) -> None:
-    assert isinstance(lsdata_here(*command, "--json", code=0).json(), dict | list)
+def test_json_is_one_valid_document(command: tuple[str, ...]) -> None:
+    assert isinstance(here(*command, "--json", code=0).json(), dict | list)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("command", REFUSED, ids=" ".join)
-def test_an_error_in_json_is_one_valid_document(lsdata_here: Lsdata, tmp_path: Path, command: tuple[str, ...]) -> None:
-    out = lsdata_here(*command, "--json", env={"MODAL_CONFIG_PATH": str(tmp_path / "none")})
+def test_an_error_in_json_is_one_valid_document(tmp_path: Path, command: tuple[str, ...]) -> None:
+    out = here(*command, "--json", env={"MODAL_CONFIG_PATH": str(tmp_path / "none")})
     document = out.json()
     assert document["exit_code"] == out.returncode, out.stderr
     assert out.returncode in (2, 3), out.stderr
@@ -120,17 +120,17 @@ def test_an_error_in_json_is_one_valid_document(lsdata_here: Lsdata, tmp_path: P
         ("download --dataset=", "the value after --dataset is empty"),
     ],
 )
-def test_a_usage_error_is_a_json_document_too(lsdata_here: Lsdata, command: str, error: str) -> None:
+def test_a_usage_error_is_a_json_document_too(command: str, error: str) -> None:
     for words in (["--json", *command.split()], [*command.split(), "--json"]):
-        document = lsdata_here(*words, code=2).json()
+        document = here(*words, code=2).json()
         assert error in document["error"]
         assert document["remedy"].endswith("--help")
         assert document["exit_code"] == 2
 
 
 @pytest.mark.parametrize("option", ["--root", "--config", "--dataset"])
-def test_an_unset_shell_variable_is_not_the_current_folder(lsdata_here: Lsdata, option: str) -> None:
-    assert f"the value after {option} is empty" in lsdata_here("download", option, "", code=2).stderr
+def test_an_unset_shell_variable_is_not_the_current_folder(option: str) -> None:
+    assert f"the value after {option} is empty" in here("download", option, "", code=2).stderr
 
 
 def test_usage_errors_are_exit_code_2(lsdata: Lsdata) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from bench_fakes import make_rows
-from conftest import Lsdata
+from conftest import Lsdata, here
 from factories import make_payload
 from latentscore_data.core.base.jsonl import replace_rows
 from latentscore_data.core.base.manifest import StageFiles, stale_reasons, write_manifest
@@ -140,14 +140,14 @@ def test_a_model_that_was_trained_again_and_a_scorer_that_was_edited_make_the_st
 
 
 @pytest.mark.long
-def test_a_scorer_that_the_settings_name_runs_when_somebody_says_so(lsdata_here: Lsdata, root: Path):
+def test_a_scorer_that_the_settings_name_runs_when_somebody_says_so(root: Path):
     write_rows(root, 2)
     scorer, config = root.parent / "my\x1b[31mear.py", root.parent / "latentscore.toml"
     scorer.write_text("def loud(vibe, config, audio):\n    return 0.5\n")
     config.write_text(f"[scoring]\nscorers = [{json.dumps(str(scorer) + ':loud')}]\nseconds = 1.0\nworkers = 1\n")
     command = ("bench", "--root", str(root), "--config", str(config), "--source", "baseline:random")
-    assert "--trust-settings" in lsdata_here(*command, code=2).stderr
-    out = lsdata_here(*command, "--trust-settings", code=0)
+    assert "--trust-settings" in here(*command, code=2).stderr
+    out = here(*command, "--trust-settings", code=0)
     assert "scored by" in out.stderr
     assert "\x1b" not in out.stderr
 
@@ -196,20 +196,18 @@ def test_a_killed_run_goes_on_where_it_stopped(lsdata: Lsdata, root: Path):
         (("--on", "mars"), 2, "unknown place 'mars'"),
     ],
 )
-def test_wrong_usage_is_one_line_and_a_remedy(
-    lsdata_here: Lsdata, root: Path, arguments: tuple[str, ...], code: int, message: str
-):
+def test_wrong_usage_is_one_line_and_a_remedy(root: Path, arguments: tuple[str, ...], code: int, message: str):
     write_rows(root)
-    out = lsdata_here("bench", "--root", str(root), *QUICK, *arguments, code=code)
+    out = here("bench", "--root", str(root), *QUICK, *arguments, code=code)
     assert message in out.stderr
     assert len(out.stderr.strip().splitlines()) == 2
 
 
-def test_a_dry_run_is_one_json_document(lsdata_here: Lsdata, root: Path):
+def test_a_dry_run_is_one_json_document(root: Path):
     write_rows(root)
     for hosted in ((), ("openai/gpt-4o-mini",), ("openai/gpt-4o-mini", "openai/gpt-4o")):
         sources = [word for name in hosted for word in ("--source", f"litellm:{name}")]
-        out = lsdata_here(
+        out = here(
             "bench", "--root", str(root), "--source", "baseline:random", *sources, *QUICK, "--dry-run", "--json",
             env={"OPENAI_API_KEY": "none"}, code=0
         )  # fmt: skip

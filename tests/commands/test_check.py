@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conftest import Lsdata
+from conftest import here
 from factories import make_payload, make_scored, make_text
 from latentscore.config import random_config
 from latentscore_data.core.base.jsonl import replace_rows
@@ -62,10 +62,10 @@ def write(root: Path, rows: list[ScoredRow], **metadata: Any) -> None:
 
 
 @pytest.fixture
-def check(root: Path, lsdata_here: Lsdata) -> Callable[..., dict[str, Any]]:
+def check(root: Path) -> Callable[..., dict[str, Any]]:
     def run(*args: str, code: int) -> dict[str, Any]:
         env = {"LSDATA_SCORING__SECONDS": "5", "LSDATA_DEDUPE__MODEL": "words"}
-        return lsdata_here("check", "--root", str(root), "--sounds", "2", "--json", *args, env=env, code=code).json()
+        return here("check", "--root", str(root), "--sounds", "2", "--json", *args, env=env, code=code).json()
 
     return run
 
@@ -210,27 +210,27 @@ def test_a_sound_that_clips_or_is_silent_is_found(
     assert [name for _, name in faults(check(code=8))] == ["silent winners"]
 
 
-def test_the_table_names_the_rows_to_look_at_and_what_changed(root: Path, lsdata_here: Lsdata) -> None:
+def test_the_table_names_the_rows_to_look_at_and_what_changed(root: Path) -> None:
     planted = rows()
     planted[2].vibe_original = "ahab@pequod.example"
     write(root, planted)
-    lsdata_here("export", "dataset", "--root", str(root), code=0)
+    here("export", "dataset", "--root", str(root), code=0)
     write(root, planted[:-1])
-    out = lsdata_here("check", "--root", str(root), "--sounds", "0", code=8)
+    out = here("check", "--root", str(root), "--sounds", "0", code=8)
     assert planted[2].row_id in out.stderr.replace("\n", "")
     assert "0 new, 1 gone, 0" in out.stdout
 
 
-def test_rows_with_a_tag_can_be_left_out_of_an_export(root: Path, lsdata_here: Lsdata) -> None:
+def test_rows_with_a_tag_can_be_left_out_of_an_export(root: Path) -> None:
     planted = rows()
     planted[2].vibe_original = "ahab@pequod.example"
     write(root, planted)
     for args, count in (((), 24), (("--exclude", "email", "--overwrite"), 23)):
-        lsdata_here("export", "dataset", "--root", str(root), *args, code=0)
+        here("export", "dataset", "--root", str(root), *args, code=0)
         lines = (root / ".exports" / "dataset" / "jsonl" / "train.jsonl").read_text().splitlines()
         assert len(lines) == count
     assert all(json.loads(line)["text_tags"] == [] for line in lines)
-    assert "email" in lsdata_here("export", "dataset", "--root", str(root), "--exclude", "rude").stderr
+    assert "email" in here("export", "dataset", "--root", str(root), "--exclude", "rude").stderr
 
 
 @pytest.mark.parametrize(
@@ -245,5 +245,5 @@ def test_the_vendi_score_counts_different_items() -> None:
     assert vendi_score(np.repeat(np.eye(8, dtype=np.float32)[:2], 10, axis=0)) == pytest.approx(2)
 
 
-def test_without_rows_there_is_nothing_to_check(root: Path, lsdata_here: Lsdata) -> None:
-    assert "run lsdata configs first" in lsdata_here("check", "--root", str(root), code=2).stderr
+def test_without_rows_there_is_nothing_to_check(root: Path) -> None:
+    assert "run lsdata configs first" in here("check", "--root", str(root), code=2).stderr

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bench_fakes import make_rows
-from conftest import Lsdata, needs
+from conftest import Lsdata, here, needs
 from factories import make_payload, make_vibe
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
 from latentscore_data.core.base.ledger import totals
@@ -237,7 +237,7 @@ def test_rounds_on_modal_answer_score_and_train_there(modal: LoopbackModal, lsda
     ],
 )
 def test_what_cannot_go_or_was_not_agreed_to_never_starts(
-    modal: LoopbackModal, lsdata: Lsdata, lsdata_here: Lsdata, root: Path, arguments: tuple[str, ...],
+    modal: LoopbackModal, lsdata: Lsdata, root: Path, arguments: tuple[str, ...],
     env: dict[str, str], code: int, message: str,
 ) -> None:  # fmt: skip
     write_rows(root)
@@ -246,7 +246,7 @@ def test_what_cannot_go_or_was_not_agreed_to_never_starts(
     out = lsdata(*arguments, *scorer, "--on", "modal", "--root", str(root), env=env, code=code)
     assert message in out.stderr
     assert "Traceback" not in out.stderr
-    dry = lsdata_here(*arguments, *scorer, "--on", "modal", "--root", str(root), "--dry-run", env=env)
+    dry = here(*arguments, *scorer, "--on", "modal", "--root", str(root), "--dry-run", env=env)
     # It asks no question, so it is not refused for want of an answer.
     assert (dry.returncode, message in dry.stderr) == ((0, False) if message == "add --yes" else (code, True))
     assert modal.sent == []
@@ -256,10 +256,10 @@ def test_what_cannot_go_or_was_not_agreed_to_never_starts(
 @pytest.mark.ml
 @pytest.mark.parametrize("more", [(), ("--dry-run",)])
 def test_a_training_run_that_could_exceed_the_cap_on_the_run_never_starts(
-    modal: LoopbackModal, lsdata_here: Lsdata, workspace: Workspace, more: tuple[str, ...]
+    modal: LoopbackModal, workspace: Workspace, more: tuple[str, ...]
 ) -> None:
     command = ("train", "sft", "--base-model", "tiny-random", "--limit", "4", "--on", "modal", "--max-cost", "0.5")
-    out = lsdata_here(*command, "--root", str(workspace.root), *more, code=4)
+    out = here(*command, "--root", str(workspace.root), *more, code=4)
     assert "$0.50 of --max-cost 0.5 are left" in out.stderr
     assert modal.sent == []
 
