@@ -4,16 +4,13 @@ JSON document with ``--json``.
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from conftest import Lsdata, command_paths, here
-from forked import python
+from forked import begin, python
 
 ESCAPE = "\x1b"
 VIBE = ("configs", "naïve café ☕ at dusk", "--n", "1", "--seconds", "0.5", "--scorer", "acoustic")
@@ -38,14 +35,11 @@ def test_a_locale_that_is_not_utf8_and_a_folder_with_spaces_and_accents(tmp_path
 @pytest.mark.long
 def test_piped_output_has_no_colour_and_a_reader_that_leaves_is_no_error(lsdata: Lsdata, root: Path) -> None:
     assert ESCAPE not in lsdata(*VIBE, "--root", str(root)).stdout
-    program = subprocess.Popen(
-        [sys.executable, "-m", "latentscore_data", *VIBE, "--root", str(root)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ,
-    )  # fmt: skip
+    program = begin(*VIBE, "--root", root)
     assert program.stdout is not None
     assert program.stderr is not None
     program.stdout.close()
-    errors = program.stderr.read().decode()
+    errors = program.stderr.read()
     program.stderr.close()
     assert program.wait(timeout=120) == 0, errors
     assert "Traceback" not in errors

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +11,7 @@ import pytest
 from bench_fakes import make_rows
 from conftest import Lsdata, here
 from factories import make_payload
+from forked import begin, kill, wait_until
 from latentscore_data.core.base.jsonl import replace_rows
 from latentscore_data.core.base.manifest import StageFiles, stale_reasons, write_manifest
 from latentscore_data.core.base.rows import BenchRow
@@ -160,16 +156,10 @@ def stage_of(settings: Settings) -> StageFiles:
 def test_a_killed_run_goes_on_where_it_stopped(lsdata: Lsdata, root: Path):
     write_rows(root, documents=8)
     command = ["bench", "--root", str(root), *QUICK, "--source", "baseline:random", "--source", "baseline:keywords"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "latentscore_data", *command, "--name", "killed"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=dict(os.environ), start_new_session=True,
-    ) as process:  # fmt: skip
-        results = root / ".benchmarks" / "killed" / "results.jsonl"
-        end = time.monotonic() + 200
-        while (not results.exists() or results.read_bytes().count(b"\n") < 3) and process.poll() is None:
-            assert time.monotonic() < end
-            time.sleep(0.02)
-        os.killpg(process.pid, signal.SIGKILL)
+    process = begin(*command, "--name", "killed")
+    results = root / ".benchmarks" / "killed" / "results.jsonl"
+    assert wait_until(lambda: results.exists() and results.read_bytes().count(b"\n") >= 3, process, 200)
+    kill(process)
     before = results.read_bytes()
     kept = before[: before.rfind(b"\n") + 1].splitlines()
     messages = lsdata(*command, "--name", "killed", "--json", timeout=280, code=0).json()

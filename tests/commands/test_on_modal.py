@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +13,7 @@ import pytest
 from bench_fakes import make_rows
 from conftest import Lsdata, here, needs
 from factories import make_payload, make_vibe
+from forked import begin, kill, wait_until
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
 from latentscore_data.core.base.ledger import totals
 from latentscore_data.core.base.rows import ConfigRow
@@ -136,16 +133,10 @@ def test_a_killed_benchmark_asks_modal_only_for_what_is_missing(
         return entrypoints.score_shard(text)
 
     modal.bodies["score_shard"] = score
-    environment = {**os.environ, **SHARDS}
-    running = subprocess.Popen(
-        [sys.executable, "-m", "latentscore_data", *command], env=environment, stderr=subprocess.DEVNULL
-    )
+    running = begin(*command, env={**os.environ, **SHARDS})
     kept = root / ".benchmarks" / "run" / "results.jsonl"
-    until = time.monotonic() + 100
-    while time.monotonic() < until and not (kept.exists() and kept.read_text().count("\n") == 3):
-        time.sleep(0.1)
-    running.send_signal(signal.SIGKILL)
-    running.wait(10)
+    wait_until(lambda: kept.exists() and kept.read_text().count("\n") == 3, running)
+    kill(running)
     assert kept.read_text().count("\n") == 3, "the shard that had arrived is kept"
     blocked.set()
     modal.sent.clear()

@@ -12,7 +12,7 @@ import pytest
 from conftest import here
 from latentscore_data.commands._train_tables import show_plans
 from latentscore_data.core.base.errors import InputError, MissingError, OutputError, StoppedError, VerificationError
-from latentscore_data.core.base.settings import ScoringSettings, Settings, TrainSettings
+from latentscore_data.core.base.settings import ScoringSettings, Settings, TrainSettings, load_settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.estimates import RunEstimate
@@ -26,6 +26,12 @@ if TYPE_CHECKING:
     from modal_loopback import LoopbackModal
 
 QUICK = ("--base-model", "tiny-random", "--max-steps", "1", "--limit", "4")
+
+
+def settings_of(workspace: Workspace, *, train: dict[str, Any] | None = None, **sections: Any) -> Settings:
+    return load_settings(
+        paths={"root": workspace.root}, train={"base_model": "tiny-random", **(train or {})}, **sections
+    )
 
 
 @pytest.mark.ml
@@ -182,12 +188,7 @@ def test_a_sweep_survives_a_member_that_fails_and_goes_on_where_it_was(
         return train_really(spec, *arguments, **options)
 
     monkeypatch.setattr("latentscore_data.core.stages.train.train_together", train_some)
-    settings = Settings.model_validate(
-        {
-            "paths": {"root": workspace.root},
-            "train": {"base_model": "tiny-random", "limit": 4, "optim": {"max_steps": 1}},
-        }
-    )
+    settings = settings_of(workspace, train={"limit": 4, "optim": {"max_steps": 1}})
     first = run_sweep(settings, "batch_size", Choices("sft"), StartOptions())
     assert (first.done, first.skipped, dict(first.failed), first.exit_code) == (3, 0, {"run": 1}, 1)
     lines = {line["preset"]: line for line in first.details["runs"]}
@@ -247,8 +248,7 @@ def swept(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, error: Exceptio
 
     monkeypatch.setattr(train, "train_one", train_some)
     monkeypatch.setattr(train, "check_start", lambda spec, runs: None)
-    settings = Settings.model_validate({"paths": {"root": workspace.root}, "train": {"base_model": "tiny-random"}})
-    return run_sweep(settings, "batch_size", Choices("sft"), StartOptions())
+    return run_sweep(settings_of(workspace), "batch_size", Choices("sft"), StartOptions())
 
 
 @pytest.mark.parametrize(
@@ -283,12 +283,7 @@ def test_a_sweep_ends_with_what_concerns_all_its_members(
 def test_a_sweep_that_could_cost_too_much_in_all_never_starts(modal: LoopbackModal, workspace: Workspace) -> None:
     # One run could cost 1 h x 2 USD, four of them 8.
     remote = {"timeout_hours": 1, "price_per_hour": 2, "max_cost": 7.5}
-    settings = Settings.model_validate(
-        {
-            "paths": {"root": workspace.root},
-            "train": {"base_model": "tiny-random", "on": "modal", "modal": remote},
-        }
-    )
+    settings = settings_of(workspace, train={"on": "modal", "modal": remote})
     with pytest.raises(StoppedError, match=r"these runs could cost up to \$8\.00"):
         run_sweep(settings, "batch_size", Choices("sft"), StartOptions())
     assert modal.sent == []
@@ -303,19 +298,14 @@ def test_the_runs_of_a_sweep_are_counted_once_towards_the_cap(
     monkeypatch.setattr(
         "latentscore_data.core.compute.modal.start", lambda run, *_, **__: started.append(run.spec.run_id)
     )
-    settings = Settings.model_validate(
-        {
-            "paths": {"root": workspace.root},
-            "llm": {"max_cost": 8.5},
-            "train": {"base_model": "tiny-random", "on": "modal", "modal": {"timeout_hours": 1, "price_per_hour": 2}},
-        }
-    )
+    remote = {"timeout_hours": 1, "price_per_hour": 2}
+    settings = settings_of(workspace, train={"on": "modal", "modal": remote}, llm={"max_cost": 8.5})
     total = run_sweep(settings, "batch_size", Choices("sft"), StartOptions(detach=True))
     assert (len(started), dict(total.failed)) == (4, {})
 
 
 def test_a_sweep_whose_last_member_cannot_be_trained_says_so_before_the_first(workspace: Workspace) -> None:
-    settings = Settings.model_validate({"paths": {"root": workspace.root}, "train": {"base_model": "tiny-random"}})
+    settings = settings_of(workspace)
     with pytest.raises(InputError, match=r"batch\.size 4 is not a multiple of batch\.per_device 8"):
         run_sweep(settings, "batch_size", Choices("sft", overrides=["batch.per_device=8"]), StartOptions())
     assert not list(workspace.train_dir.glob("*"))
