@@ -268,23 +268,9 @@ def test_a_slip_in_the_settings_of_a_late_stage_is_found_before_the_first(texts:
 def test_a_served_small_model_goes_the_whole_way_and_is_served_again(tmp_path: Path) -> None:
     """SmolLM2-135M-Instruct under llama.cpp, in a smaller shape than that of docs/results.md."""
     tool = Path(__file__).parent.parent / "tools" / "chain.py"
-    shape = [
-        "--texts",
-        "12",
-        "--tried",
-        "1",
-        "--rows",
-        "8",
-        "--tested",
-        "4",
-        "--learned",
-        "2",
-        "--steps",
-        "2",
-        "--round-steps",
-        "1",
-    ]
-    out = python(tool, "--work", tmp_path, *shape, timeout=3500)
+    shape = {"texts": 12, "tried": 1, "rows": 8, "tested": 4, "learned": 2, "steps": 2, "round-steps": 1}
+    options = [f"--{name}={value}" for name, value in shape.items()]
+    out = python(tool, "--work", tmp_path, *options, timeout=3500)
     steps = {
         step["command"].split(" --")[0]: step["said"] for step in json.loads((tmp_path / "steps.json").read_text())
     }

@@ -72,14 +72,8 @@ def sounds(modal: LoopbackModal) -> list[int]:
 def test_a_benchmark_on_modal_is_the_benchmark_here(
     modal: LoopbackModal, lsdata: Lsdata, tmp_path: Path, one_thread: None
 ) -> None:
-    sources = [
-        "--source",
-        "dataset:config_payload",
-        "--source",
-        "baseline:random",
-        "--source",
-        "local:tiny-random=tiny",
-    ]
+    named = ("dataset:config_payload", "baseline:random", "local:tiny-random=tiny")
+    sources = [f"--source={name}" for name in named]
     folders: dict[str, Path] = {}
     for place in ("here", "modal"):
         root = tmp_path / place
