@@ -15,6 +15,8 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,35 @@ def python(
     where = {**os.environ, **(env or {})}
     out = subprocess.run(words, env=where, capture_output=True, text=True, timeout=timeout, check=False, **options)
     return ended(Done(words, out.returncode, out.stdout, out.stderr), code)
+
+
+def begin(*words: object, **options: Any) -> subprocess.Popen[str]:
+    """Start ``lsdata WORDS`` in a process of its own, which leads a group, with pipes for what it says."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    command = [sys.executable, "-m", "latentscore_data", *map(str, words)]
+    return subprocess.Popen(command, **{**pipes, "start_new_session": True, **options})
+
+
+def finish(process: subprocess.Popen[str], code: int | None = None, timeout: float = 120) -> Done:
+    """Wait for the end of a process of :func:`begin`."""
+    out, err = process.communicate(timeout=timeout)
+    return ended(Done(process.args, process.returncode, out, err), code)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """Kill a process of :func:`begin` and those that it started."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 120) -> bool:
+    """Return whether this came about before the process ended and before so many seconds had passed."""
+    end = time.monotonic() + seconds
+    while process.poll() is None and time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.005)
+    return False
 
 
 class Program:

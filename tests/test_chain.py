@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Lsdata
+from conftest import Lsdata, here
 from forked import python
 from latentscore.meaning.offline import payload_for
 from latentscore_data.core.vibes.excerpts import vibes_for
@@ -86,10 +86,10 @@ def run_all(lsdata: Lsdata, *more: str) -> dict:
 
 
 @pytest.mark.usefixtures("texts")
-def test_the_last_line_says_what_to_do_next(lsdata_here: Lsdata) -> None:
-    assert lsdata_here("status").stdout.splitlines()[-1].startswith("next: lsdata run-all --sample")
+def test_the_last_line_says_what_to_do_next() -> None:
+    assert here("status").stdout.splitlines()[-1].startswith("next: lsdata run-all --sample")
     Path("latentscore.toml").write_text('[download]\ndatasets = ["texts"]\n')
-    assert lsdata_here("run-all", "--until", "download").stdout.splitlines()[-1] == "next: lsdata vibes"
+    assert here("run-all", "--until", "download").stdout.splitlines()[-1] == "next: lsdata vibes"
 
 
 @pytest.mark.ml
@@ -148,11 +148,9 @@ def test_a_key_that_is_missing_is_found_before_anything_runs(lsdata: Lsdata, tex
 PAID = '[llm]\nmodel = "openai/gpt-4o-mini"\n[download]\ndatasets = ["texts"]\nsample_size = 50\n[configs]\nn = 2\n'
 
 
-def test_the_plan_foresees_what_texts_and_vibes_that_are_not_there_yet_will_cost(
-    lsdata_here: Lsdata, texts: Path
-) -> None:
+def test_the_plan_foresees_what_texts_and_vibes_that_are_not_there_yet_will_cost(texts: Path) -> None:
     Path("latentscore.toml").write_text(PAID)
-    out = lsdata_here("run-all", "--until", "configs", "--dry-run", "--json", env={"OPENAI_API_KEY": "none"})
+    out = here("run-all", "--until", "configs", "--dry-run", "--json", env={"OPENAI_API_KEY": "none"})
     download, vibes, configs = out.json()["plan"]
     assert download.get("cost_usd", 0.0) == 0.0
     assert vibes["calls"] == 50
@@ -161,16 +159,14 @@ def test_the_plan_foresees_what_texts_and_vibes_that_are_not_there_yet_will_cost
     assert configs["cost_usd"] > vibes["cost_usd"] > 0.01
 
 
-def test_behind_a_stage_that_runs_the_plan_reckons_with_other_rows_than_there_are_now(
-    lsdata_here: Lsdata, texts: Path
-) -> None:
+def test_behind_a_stage_that_runs_the_plan_reckons_with_other_rows_than_there_are_now(texts: Path) -> None:
     """A laxer threshold makes more vibes, and each of them is paid for: that is said before, not after vibes has run."""
     offline = '[llm]\nmodel = "builtin/keywords"\n[download]\ndatasets = ["texts"]\n[vibes]\nmax_vibes = 1\n'
     Path("latentscore.toml").write_text(offline + '[dedupe]\nmodel = "words"\nthreshold = 0.5\n[configs]\nn = 1\n')
-    lsdata_here("run-all", "--until", "vibes", code=0)
+    here("run-all", "--until", "vibes", code=0)
     paid = '[configs]\nn = 1\nmodel = "openai/gpt-4o-mini"\n'
     Path("latentscore.toml").write_text(offline + '[dedupe]\nmodel = "words"\nthreshold = 0.95\n' + paid)
-    out = lsdata_here("run-all", "--until", "configs", "--dry-run", "--json", env={"OPENAI_API_KEY": "none"})
+    out = here("run-all", "--until", "configs", "--dry-run", "--json", env={"OPENAI_API_KEY": "none"})
     _, vibes, configs = out.json()["plan"]
     assert (vibes["state"], configs["state"]) == ("stale", "not run")
     assert "vibes" in configs["basis"]
@@ -178,34 +174,34 @@ def test_behind_a_stage_that_runs_the_plan_reckons_with_other_rows_than_there_ar
     assert configs["calls"] == texts_read * 5 * 2, "vibes of each text, before near-duplicates are dropped"
 
 
-def test_no_setting_can_make_the_sample_spend_money_or_touch_other_rows(lsdata_here: Lsdata) -> None:
+def test_no_setting_can_make_the_sample_spend_money_or_touch_other_rows() -> None:
     Path("latentscore.toml").write_text(
         '[paths]\nroot = "mine"\n[llm]\nmax_cost = 5.0\n[vibes]\nmodel = "openai/gpt-4o"\n'
         '[configs]\nmodel = "openai/gpt-4o"\n[train]\non = "modal"\n[bench]\nsuite = "short"\nname = "mine"\n'
     )
     for words in ((), ("--root", "elsewhere")):
-        out = lsdata_here("run-all", "--sample", "--dry-run", "--json", *words, env={"OPENAI_API_KEY": "none"}, code=0)
+        out = here("run-all", "--sample", "--dry-run", "--json", *words, env={"OPENAI_API_KEY": "none"}, code=0)
         assert all(step.get("cost_usd", 0.0) == 0.0 for step in out.json()["plan"])
-    out = lsdata_here("run-all", "--sample", "--until", "download", "--json", "--root", "elsewhere", code=0)
+    out = here("run-all", "--sample", "--until", "download", "--json", "--root", "elsewhere", code=0)
     assert sorted(path.name for path in Path("elsewhere").iterdir()) == ["sample"]
-    status = lsdata_here("status", "--sample", "--root", "elsewhere", "--json")
+    status = here("status", "--sample", "--root", "elsewhere", "--json")
     assert status.json()["root"].endswith("elsewhere/sample")
 
 
-def test_a_chain_without_vibes_does_not_work_on_the_sample(lsdata_here: Lsdata) -> None:
+def test_a_chain_without_vibes_does_not_work_on_the_sample() -> None:
     Path("latentscore.toml").write_text('[llm]\nmodel = "builtin/keywords"\n')
-    assert "lsdata vibes" in lsdata_here("run-all", "--from", "configs", "--until", "configs", code=3).stderr
+    assert "lsdata vibes" in here("run-all", "--from", "configs", "--until", "configs", code=3).stderr
     assert not Path("data_work/sample").exists()
 
 
 def test_a_chain_that_costs_money_asks_once_and_before_its_first_stage(
-    lsdata_here: Lsdata, texts: Path, monkeypatch: pytest.MonkeyPatch
+    texts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import typer
 
     Path("latentscore.toml").write_text(PAID)
     words, key = ("run-all", "--until", "configs"), {"OPENAI_API_KEY": "none"}
-    nobody = lsdata_here(*words, env=key, code=2)
+    nobody = here(*words, env=key, code=2)
     assert "no terminal to confirm it" in nobody.stderr
     assert "--max-cost USD" in nobody.stderr
 
@@ -217,7 +213,7 @@ def test_a_chain_that_costs_money_asks_once_and_before_its_first_stage(
 
     monkeypatch.setattr("latentscore_data.core.stages.spending.interactive", lambda: True)
     monkeypatch.setattr(typer, "confirm", refuse)
-    assert "nothing was spent" in lsdata_here(*words, env=key, code=4).stderr
+    assert "nothing was spent" in here(*words, env=key, code=4).stderr
     assert len(asked) == 1
     assert not Path("data_work/.outputs").exists()
 
@@ -238,9 +234,9 @@ def test_a_yes_at_the_beginning_is_not_asked_for_again(monkeypatch: pytest.Monke
     assert not agree(paid, load_settings(llm={"max_cost": 1.0}), yes=False)  # the cap asks and stops by itself
 
 
-def test_a_model_nobody_knows_is_said_before_money_is_asked_for(lsdata_here: Lsdata) -> None:
-    assert "no provider is known for the model foo" in lsdata_here("configs", "rain", "--model", "foo", code=2).stderr
-    assert "OPENAI_API_KEY" in lsdata_here("configs", "rain", "--model", "openai/gpt-4o-mini", code=3).stderr
+def test_a_model_nobody_knows_is_said_before_money_is_asked_for() -> None:
+    assert "no provider is known for the model foo" in here("configs", "rain", "--model", "foo", code=2).stderr
+    assert "OPENAI_API_KEY" in here("configs", "rain", "--model", "openai/gpt-4o-mini", code=3).stderr
 
 
 @pytest.mark.parametrize(
@@ -254,12 +250,10 @@ def test_a_model_nobody_knows_is_said_before_money_is_asked_for(lsdata_here: Lsd
         pytest.param('[train]\npresets = ["lora_rank:r33"]', "r33", marks=pytest.mark.ml),
     ],
 )
-def test_a_slip_in_the_settings_of_a_late_stage_is_found_before_the_first(
-    lsdata_here: Lsdata, texts: Path, setting: str, said: str
-) -> None:
+def test_a_slip_in_the_settings_of_a_late_stage_is_found_before_the_first(texts: Path, setting: str, said: str) -> None:
     with_train = "" if "[train]" in setting else "[train]\nskip = true\n"
     Path("latentscore.toml").write_text(f'{with_train}[download]\ndatasets = ["texts"]\n{setting}\n')
-    out = lsdata_here("run-all")
+    out = here("run-all")
     assert out.returncode in (2, 3)
     assert said in out.stderr
     assert not Path("data_work/.outputs").exists()
@@ -274,23 +268,9 @@ def test_a_slip_in_the_settings_of_a_late_stage_is_found_before_the_first(
 def test_a_served_small_model_goes_the_whole_way_and_is_served_again(tmp_path: Path) -> None:
     """SmolLM2-135M-Instruct under llama.cpp, in a smaller shape than that of docs/results.md."""
     tool = Path(__file__).parent.parent / "tools" / "chain.py"
-    shape = [
-        "--texts",
-        "12",
-        "--tried",
-        "1",
-        "--rows",
-        "8",
-        "--tested",
-        "4",
-        "--learned",
-        "2",
-        "--steps",
-        "2",
-        "--round-steps",
-        "1",
-    ]
-    out = python(tool, "--work", tmp_path, *shape, timeout=3500)
+    shape = {"texts": 12, "tried": 1, "rows": 8, "tested": 4, "learned": 2, "steps": 2, "round-steps": 1}
+    options = [f"--{name}={value}" for name, value in shape.items()]
+    out = python(tool, "--work", tmp_path, *options, timeout=3500)
     steps = {
         step["command"].split(" --")[0]: step["said"] for step in json.loads((tmp_path / "steps.json").read_text())
     }

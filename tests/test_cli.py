@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from conftest import Lsdata
+from conftest import Lsdata, here
 from latentscore.installed import install
 from latentscore_data.cli import with_errors_shown
 from latentscore_data.core.base.display import (
@@ -28,9 +28,9 @@ from latentscore_data.core.base.display import (
 from latentscore_data.core.base.summary import Summary
 
 
-def test_global_options_work_on_both_sides_of_the_command(lsdata_here: Lsdata) -> None:
-    before = lsdata_here("--json", "--root", "here", "doctor", "--settings")
-    after = lsdata_here("doctor", "--settings", "--json", "--root", "here")
+def test_global_options_work_on_both_sides_of_the_command() -> None:
+    before = here("--json", "--root", "here", "doctor", "--settings")
+    after = here("doctor", "--settings", "--json", "--root", "here")
     assert before.returncode == after.returncode == 0
     assert before.stdout == after.stdout
     values = {row["name"]: row for row in before.json()}
@@ -49,8 +49,8 @@ def test_an_error_is_one_line_and_its_remedy_on_stderr(lsdata: Lsdata) -> None:
     assert out.stderr.splitlines() == ["lsdata: settings file nope.toml does not exist", "  -> check --config"]
 
 
-def test_an_error_in_json_is_one_document(lsdata_here: Lsdata) -> None:
-    assert lsdata_here("doctor", "--config", "nope.toml", "--json").json() == {
+def test_an_error_in_json_is_one_document() -> None:
+    assert here("doctor", "--config", "nope.toml", "--json").json() == {
         "error": "settings file nope.toml does not exist",
         "remedy": "check --config",
         "exit_code": 2,
@@ -153,19 +153,19 @@ def test_doctor_tells_what_is_there_and_never_a_key(lsdata: Lsdata) -> None:
     assert all(finding["fix"] for finding in findings.values() if finding["state"] == "missing")
 
 
-def test_doctor_for_a_stage_fails_when_it_cannot_run(lsdata_here: Lsdata) -> None:
-    out = lsdata_here("doctor", "--for", "configs", env={"LSDATA_LLM__MODEL": "openrouter/some/model"}, code=3)
+def test_doctor_for_a_stage_fails_when_it_cannot_run() -> None:
+    out = here("doctor", "--for", "configs", env={"LSDATA_LLM__MODEL": "openrouter/some/model"}, code=3)
     assert "OPENROUTER_API_KEY" in out.stdout
-    lsdata_here("doctor", "--for", "configs", code=0)
-    out = lsdata_here("doctor", "--for", "train", env={"HF_HUB_OFFLINE": "1"}, code=3)
-    here = lsdata_here("doctor", "--for", "train", env={"LSDATA_TRAIN__BASE_MODEL": "tiny-random"})
-    assert here.returncode in (0, 3)
-    assert "base model" not in here.stdout
-    lsdata_here("doctor", "--for", "singing", code=2)
+    here("doctor", "--for", "configs", code=0)
+    out = here("doctor", "--for", "train", env={"HF_HUB_OFFLINE": "1"}, code=3)
+    ready = here("doctor", "--for", "train", env={"LSDATA_TRAIN__BASE_MODEL": "tiny-random"})
+    assert ready.returncode in (0, 3)
+    assert "base model" not in ready.stdout
+    here("doctor", "--for", "singing", code=2)
 
 
-def test_doctor_tells_the_same_kind_of_fix_in_the_same_words(lsdata_here: Lsdata) -> None:
-    found = {finding["name"]: finding for finding in lsdata_here("doctor", "--json").json()}
+def test_doctor_tells_the_same_kind_of_fix_in_the_same_words() -> None:
+    found = {finding["name"]: finding for finding in here("doctor", "--json").json()}
     for name in ("clap", "minilm"):
         assert found[name]["fix"] in (f"lsdata doctor --fetch {name}", install("ml"))
         assert found[name]["fix"] not in found[name]["detail"]
@@ -208,24 +208,24 @@ def test_in_the_repository_an_extra_is_named_as_the_readme_does(monkeypatch: pyt
     assert install("ml").endswith("install '.[ml]'")
 
 
-def test_doctor_warns_of_a_readable_dotenv(lsdata_here: Lsdata) -> None:
+def test_doctor_warns_of_a_readable_dotenv() -> None:
     Path(".env").write_text("SOME_API_KEY=abcdef\n")
     Path(".env").chmod(0o644)
-    assert "chmod 600 .env" in lsdata_here("doctor").stdout
+    assert "chmod 600 .env" in here("doctor").stdout
 
 
-def test_status_of_an_empty_folder(lsdata_here: Lsdata) -> None:
-    assert {stage["state"] for stage in lsdata_here("status", "--json", code=0).json()["stages"]} == {"not run"}
+def test_status_of_an_empty_folder() -> None:
+    assert {stage["state"] for stage in here("status", "--json", code=0).json()["stages"]} == {"not run"}
     assert not Path("data_work").exists()
 
 
-def test_a_folder_named_like_a_command_is_no_command(lsdata_here: Lsdata) -> None:
-    assert lsdata_here("--root", "configs", "status", "--json", code=0).json()["root"] == "configs"
+def test_a_folder_named_like_a_command_is_no_command() -> None:
+    assert here("--root", "configs", "status", "--json", code=0).json()["root"] == "configs"
 
 
-def test_a_training_run_that_was_finished_by_hand_is_not_begun(lsdata_here: Lsdata, root: Path) -> None:
+def test_a_training_run_that_was_finished_by_hand_is_not_begun(root: Path) -> None:
     def train() -> dict[str, object]:
-        stages = lsdata_here("status", "--root", str(root), "--json").json()["stages"]
+        stages = here("status", "--root", str(root), "--json").json()["stages"]
         return next(stage for stage in stages if stage["stage"] == "train")
 
     for run in ("one", "two"):
@@ -237,7 +237,7 @@ def test_a_training_run_that_was_finished_by_hand_is_not_begun(lsdata_here: Lsda
     )  # fmt: skip
     (root / ".modal_outputs" / "two" / "DONE").touch()
     assert (train()["state"], train()["why"]) == ("finished", ["2 finished, none by run-all"])
-    assert "finished" in lsdata_here("status", "--root", str(root)).stdout
+    assert "finished" in here("status", "--root", str(root)).stdout
 
 
 def test_a_source_s_label_is_shown_as_it_is_typed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -272,10 +272,10 @@ def test_what_is_done_already_is_called_by_its_name(
         pytest.param(["export", "map", "--embedder", "glove"], "glove", marks=pytest.mark.ml),
     ],
 )
-def test_the_first_error_is_about_what_was_typed(lsdata_here: Lsdata, root: Path, typed: list[str], said: str) -> None:
+def test_the_first_error_is_about_what_was_typed(root: Path, typed: list[str], said: str) -> None:
     (root / ".exports" / "map-text").mkdir(parents=True)
     (root / ".exports" / "map-text" / "mine.txt").write_text("x")
-    result = lsdata_here(*typed, "--root", str(root))
+    result = here(*typed, "--root", str(root))
     assert result.returncode in (2, 3)
     assert said in result.stderr.splitlines()[-2]
 

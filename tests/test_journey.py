@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from forked import begin, finish, kill, wait_until
+
 SRC = Path(__file__).resolve().parent.parent / "src"
-COMMAND = [sys.executable, "-m", "latentscore_data", "run-all", "--sample", "--skip", "train"]
+COMMAND = ("run-all", "--sample", "--skip", "train")
 
 APPENDED = (".vibes/extracted.jsonl", ".processed/candidates.jsonl")
 PERSONAL = {
@@ -33,22 +33,11 @@ def environment() -> dict[str, str]:
 
 
 def start(root: Path, *more: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*COMMAND, "--root", str(root), "--json", *more],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-        cwd=root.parent,
-        start_new_session=True,
-    )
+    return begin(*COMMAND, "--root", root, "--json", *more, env=environment(), cwd=root.parent)
 
 
 def run(root: Path, *more: str) -> dict[str, Any]:
-    process = start(root, *more)
-    out, err = process.communicate(timeout=280)
-    assert process.returncode == 0, err
-    return json.loads(out)
+    return finish(start(root, *more), 0, timeout=280).json()
 
 
 @pytest.fixture(scope="module")
@@ -65,15 +54,12 @@ def kill_when(
     process: subprocess.Popen[str], root: Path, moment: Callable[[Path], bool], watched_seconds: float = 200
 ) -> bool:
     """Kill a started command's whole process group at the moment of its workspace; False when it finished before."""
-    deadline = time.monotonic() + watched_seconds
-    while process.poll() is None and time.monotonic() < deadline:
-        if moment(root):
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            return True
-        time.sleep(0.005)
-    process.communicate()
-    return False
+    come = wait_until(lambda: moment(root), process, watched_seconds)
+    if come:
+        kill(process)
+    else:
+        process.communicate()
+    return come
 
 
 MOMENTS = {

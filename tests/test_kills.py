@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from forked import begin, kill
 from test_journey import MOMENTS, comparable, environment, kill_when, lines
 
 pytestmark = pytest.mark.slow
@@ -62,10 +60,7 @@ FINE = (0, 1, 6, 8)
 
 
 def start(folder: Path, words: tuple[str, ...]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "latentscore_data", *words, "--root", "data"],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(), cwd=folder, start_new_session=True,
-    )  # fmt: skip
+    return begin(*words, "--root", "data", stderr=subprocess.STDOUT, env=environment(), cwd=folder)
 
 
 def finish(folder: Path, words: tuple[str, ...]) -> float:
@@ -81,8 +76,7 @@ def kill_somewhere(folder: Path, words: tuple[str, ...], seconds: float) -> None
     try:
         process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        kill(process)
 
 
 @pytest.fixture(scope="module")

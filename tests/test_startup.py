@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import SRC, Lsdata, command_paths
+from conftest import SRC, command_paths, here
 from forked import python
 from latentscore_data.cli import COMMANDS
 
@@ -129,10 +129,8 @@ def test_wrong_words_are_reported_as_the_command_s_module_would() -> None:
     assert [answer.split()[1] for answer in answers] == ["2"] * len(wrong)
 
 
-def test_help_as_the_value_of_an_option_is_a_value(lsdata_here: Lsdata) -> None:
-    assert (
-        "no provider is known for the model --help" in lsdata_here("configs", "--model", "--help", "--dry-run").stderr
-    )
+def test_help_as_the_value_of_an_option_is_a_value() -> None:
+    assert "no provider is known for the model --help" in here("configs", "--model", "--help", "--dry-run").stderr
 
 
 @pytest.mark.long

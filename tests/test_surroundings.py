@@ -4,16 +4,13 @@ JSON document with ``--json``.
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from conftest import Lsdata, command_paths
-from forked import python
+from conftest import Lsdata, command_paths, here
+from forked import begin, python
 
 ESCAPE = "\x1b"
 VIBE = ("configs", "naïve café ☕ at dusk", "--n", "1", "--seconds", "0.5", "--scorer", "acoustic")
@@ -38,14 +35,11 @@ def test_a_locale_that_is_not_utf8_and_a_folder_with_spaces_and_accents(tmp_path
 @pytest.mark.long
 def test_piped_output_has_no_colour_and_a_reader_that_leaves_is_no_error(lsdata: Lsdata, root: Path) -> None:
     assert ESCAPE not in lsdata(*VIBE, "--root", str(root)).stdout
-    program = subprocess.Popen(
-        [sys.executable, "-m", "latentscore_data", *VIBE, "--root", str(root)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ,
-    )  # fmt: skip
+    program = begin(*VIBE, "--root", root)
     assert program.stdout is not None
     assert program.stderr is not None
     program.stdout.close()
-    errors = program.stderr.read().decode()
+    errors = program.stderr.read()
     program.stderr.close()
     assert program.wait(timeout=120) == 0, errors
     assert "Traceback" not in errors
@@ -95,14 +89,14 @@ def test_the_lists_above_name_every_command() -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("command", AT_WORK, ids=" ".join)
-def test_json_is_one_valid_document(lsdata_here: Lsdata, command: tuple[str, ...]) -> None:
-    assert isinstance(lsdata_here(*command, "--json", code=0).json(), dict | list)
+def test_json_is_one_valid_document(command: tuple[str, ...]) -> None:
+    assert isinstance(here(*command, "--json", code=0).json(), dict | list)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("command", REFUSED, ids=" ".join)
-def test_an_error_in_json_is_one_valid_document(lsdata_here: Lsdata, tmp_path: Path, command: tuple[str, ...]) -> None:
-    out = lsdata_here(*command, "--json", env={"MODAL_CONFIG_PATH": str(tmp_path / "none")})
+def test_an_error_in_json_is_one_valid_document(tmp_path: Path, command: tuple[str, ...]) -> None:
+    out = here(*command, "--json", env={"MODAL_CONFIG_PATH": str(tmp_path / "none")})
     document = out.json()
     assert document["exit_code"] == out.returncode, out.stderr
     assert out.returncode in (2, 3), out.stderr
@@ -120,17 +114,17 @@ def test_an_error_in_json_is_one_valid_document(lsdata_here: Lsdata, tmp_path: P
         ("download --dataset=", "the value after --dataset is empty"),
     ],
 )
-def test_a_usage_error_is_a_json_document_too(lsdata_here: Lsdata, command: str, error: str) -> None:
+def test_a_usage_error_is_a_json_document_too(command: str, error: str) -> None:
     for words in (["--json", *command.split()], [*command.split(), "--json"]):
-        document = lsdata_here(*words, code=2).json()
+        document = here(*words, code=2).json()
         assert error in document["error"]
         assert document["remedy"].endswith("--help")
         assert document["exit_code"] == 2
 
 
 @pytest.mark.parametrize("option", ["--root", "--config", "--dataset"])
-def test_an_unset_shell_variable_is_not_the_current_folder(lsdata_here: Lsdata, option: str) -> None:
-    assert f"the value after {option} is empty" in lsdata_here("download", option, "", code=2).stderr
+def test_an_unset_shell_variable_is_not_the_current_folder(option: str) -> None:
+    assert f"the value after {option} is empty" in here("download", option, "", code=2).stderr
 
 
 def test_usage_errors_are_exit_code_2(lsdata: Lsdata) -> None:

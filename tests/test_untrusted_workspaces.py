@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from conftest import Lsdata
+from conftest import here
 from export_workspace import fill
 from factories import make_payload, make_scored
 from latentscore import LatentScoreError
@@ -148,9 +148,9 @@ def test_the_studio_shows_what_it_can_of_any_workspace(made: Workspace, name: st
     "name",
     [".processed/score.manifest.json", ".processed/TEST.jsonl", ".improve/i/rounds.json", ".vibes/manifest.json"],
 )
-def test_status_tells_what_it_can_of_any_workspace(made: Workspace, lsdata_here: Lsdata, name: str) -> None:
+def test_status_tells_what_it_can_of_any_workspace(made: Workspace, name: str) -> None:
     for what in damaged(made.root / name):
-        out = lsdata_here("status", "--json", "--root", str(made.root))
+        out = here("status", "--json", "--root", str(made.root))
         assert out.returncode in (0, 2), (what, out.stderr)
         assert "Traceback" not in out.stderr, what
 

@@ -231,9 +231,7 @@ def _with(options: Values, **lists: Sequence[str]) -> Values:
 def _flat(row: ScoredRow) -> JsonObject:
     """A row as columns."""
     values, payload = row.model_dump(), row.config_payload or {}
-    scores = next(iter(row.candidate_scores.values()), [])
-    best = row.best_index
-    values["score"] = scores[best] if best is not None and best < len(scores) else None
+    values["score"] = row.winner_scores.get(next(iter(row.candidate_scores), ""))
     return {**values, **{f"config.{name}": label for name, label in (payload.get("config") or {}).items()}}
 
 

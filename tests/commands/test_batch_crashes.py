@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from batch_servers import AnthropicBatchServer, BatchServer, OpenAIBatchServer, TogetherBatchServer
-from conftest import Lsdata
+from conftest import here
 from factories import make_vibe
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
 from latentscore_data.core.base.ledger import totals
@@ -109,9 +109,9 @@ def killed(server: BatchServer, workspace: Workspace, *, at: str | None = None, 
 
 
 @pytest.fixture
-def configs(lsdata_here: Lsdata, server: BatchServer, workspace: Workspace) -> Callable[[], dict[str, Any]]:
+def configs(server: BatchServer, workspace: Workspace) -> Callable[[], dict[str, Any]]:
     def run() -> dict[str, Any]:
-        return lsdata_here(*command(server, workspace), env=environment(server), code=0).json()
+        return here(*command(server, workspace), env=environment(server), code=0).json()
 
     return run
 

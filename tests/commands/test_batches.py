@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from batch_servers import AnthropicBatchServer, AzureBatchServer, Body, OpenAIBatchServer, TogetherBatchServer
-from conftest import Lsdata, here
+from conftest import here
 from factories import make_text, make_vibe
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
 from latentscore_data.core.base.ledger import Usage, totals
@@ -270,19 +270,19 @@ def test_a_direct_run_leaves_alone_what_waits_in_a_batch(server: Provider, root:
     assert set(server.asked.values()) == {1}
 
 
-def test_status_lists_what_is_open_and_batches_cancels_it(server: Provider, root: Path, lsdata_here: Lsdata) -> None:
+def test_status_lists_what_is_open_and_batches_cancels_it(server: Provider, root: Path) -> None:
     write_rows(root, 2)
-    assert lsdata_here("status", "--root", str(root), "--json").json()["batches"] == []
+    assert here("status", "--root", str(root), "--json").json()["batches"] == []
     server.configs()
-    (batch,) = lsdata_here("status", "--root", str(root), "--json").json()["batches"]
+    (batch,) = here("status", "--root", str(root), "--json").json()["batches"]
     assert (batch["stage"], batch["questions"], batch["state"]) == ("configs", 4, "open")
     assert batch["worst_usd"] > 0
-    table = lsdata_here("status", "--root", str(root)).stdout
+    table = here("status", "--root", str(root)).stdout
     assert all(shown in table for shown in (batch["tag"], "0 of 4", "0 min", f"${batch['worst_usd']:.4f}")), table
     env = {**ENV, "LSDATA_LLM__API_BASE": server.address}
-    unknown = lsdata_here("batches", "--root", str(root), "--cancel", "nothing", env=env)
+    unknown = here("batches", "--root", str(root), "--cancel", "nothing", env=env)
     assert (unknown.returncode, "nothing is open" in unknown.stderr) == (2, True)
-    out = lsdata_here("batches", "--root", str(root), "--cancel", batch["tag"], "--json", env=env, code=0)
+    out = here("batches", "--root", str(root), "--cancel", batch["tag"], "--json", env=env, code=0)
     assert [one["remote_status"] for one in out.json()] == ["cancelling"]
     assert server.batches["batch_1"].status == "cancelling"
 
@@ -303,36 +303,32 @@ def test_a_refused_submission_is_forgotten_and_a_batch_that_failed_whole_says_wh
 @pytest.mark.parametrize(
     ("status", "kind", "code"), [(401, "authentication_error", 3), (400, "invalid_request_error", 2)]
 )
-def test_a_submission_that_anthropic_refuses_says_why(
-    status: int, kind: str, code: int, lsdata_here: Lsdata, root: Path
-) -> None:
+def test_a_submission_that_anthropic_refuses_says_why(status: int, kind: str, code: int, root: Path) -> None:
     write_rows(root, 1)
     with AnthropicBatchServer(config_reply()) as server:
         server.refuse = (status, {"type": "error", "error": {"type": kind, "message": "not like this"}})
         env = {"ANTHROPIC_API_KEY": "sk-ant-loopback", "ANTHROPIC_BASE_URL": server.url}
-        out = lsdata_here(*generate(root, CLAUDE, "--batch", "--max-cost", "5"), env=env, code=code)
+        out = here(*generate(root, CLAUDE, "--batch", "--max-cost", "5"), env=env, code=code)
     assert f"({status})" in out.json()["error"]
     assert "not like this" in out.json()["error"]
 
 
-def test_a_model_without_batches_is_refused_before_anything_is_sent(lsdata_here: Lsdata, root: Path) -> None:
+def test_a_model_without_batches_is_refused_before_anything_is_sent(root: Path) -> None:
     write_rows(root, 1)
     ask = ("configs", "--root", str(root), "--model", "gemini/gemini-2.5-flash", "--batch", "--max-cost", "1")
     for options in ((), ("--dry-run",)):
-        assert "no batch API" in lsdata_here(*ask, *options, env={"GEMINI_API_KEY": "k"}, code=2).stderr
-    typed = lsdata_here("configs", "grey rain", "--batch")
+        assert "no batch API" in here(*ask, *options, env={"GEMINI_API_KEY": "k"}, code=2).stderr
+    typed = here("configs", "grey rain", "--batch")
     assert (typed.returncode, "cannot be answered in batches" in typed.stderr) == (2, True)
 
 
-def test_anthropics_message_batches_carry_the_same_question_and_their_own_price(
-    lsdata_here: Lsdata, root: Path
-) -> None:
+def test_anthropics_message_batches_carry_the_same_question_and_their_own_price(root: Path) -> None:
     workspace = write_rows(root, 2)
     with AnthropicBatchServer(config_reply(), ends=True) as server:
         env = {"ANTHROPIC_API_KEY": "sk-ant-loopback", "ANTHROPIC_BASE_URL": server.url}
         ask = generate(root, CLAUDE, "--batch", "--max-cost", "5")
-        assert lsdata_here(*ask, env=env, code=0).json()["pending"] == 4
-        last = lsdata_here(*ask, env=env).json()
+        assert here(*ask, env=env, code=0).json()["pending"] == 4
+        last = here(*ask, env=env).json()
         assert (last["pending"], last["done"], last["calls"]) == (0, 2, 4)
         assert server.headers[0]["x-api-key"] == "sk-ant-loopback"
         (sold,) = server.batches.values()
@@ -340,7 +336,7 @@ def test_anthropics_message_batches_carry_the_same_question_and_their_own_price(
         assert sold.requests[0]["max_tokens"] == 3000
         assert "json_mode" not in sold.requests[0]
         write_rows(root, 3)
-        assert lsdata_here(*ask, env=env).json()["pending"] == 2
+        assert here(*ask, env=env).json()["pending"] == 2
         betas = [one.get("anthropic-beta", "") for one in server.headers if one.get("content-type")]
         assert len(betas) == 2
         assert all("structured-outputs" in beta for beta in betas)
@@ -348,7 +344,7 @@ def test_anthropics_message_batches_carry_the_same_question_and_their_own_price(
     assert spent(workspace).cost_usd == pytest.approx(4 * (1000 * 0.5e-6 + 500 * 2.5e-6))
 
 
-def test_lines_of_message_batches_may_fail_one_by_one(lsdata_here: Lsdata, root: Path) -> None:
+def test_lines_of_message_batches_may_fail_one_by_one(root: Path) -> None:
     """One busy, one refused for good, one expired, one cancelled; the two others are kept, in another order and twice."""
     workspace = write_rows(root, 3)
     with AnthropicBatchServer(config_reply(), ends=True) as server:
@@ -374,7 +370,7 @@ def test_lines_of_message_batches_may_fail_one_by_one(lsdata_here: Lsdata, root:
             ]
 
         server.change = change
-        said = lsdata_here(*ask, env=env, code=1).json()
+        said = here(*ask, env=env, code=1).json()
         assert (said["pending"], said["done"], said["short"]) == (0, 3, 1)
     assert [len(sold.requests) for sold in server.batches.values()] == [6, 3]
     assert spent(workspace).calls == 5
@@ -390,7 +386,7 @@ def test_lines_of_message_batches_may_fail_one_by_one(lsdata_here: Lsdata, root:
     ],
 )  # fmt: skip
 def test_groq_azure_and_together_are_asked_at_their_own_address(
-    kind: type[OpenAIBatchServer], model: str, key: str, address: str, lsdata_here: Lsdata, root: Path,
+    kind: type[OpenAIBatchServer], model: str, key: str, address: str, root: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     workspace = write_rows(root, 3)
@@ -399,15 +395,15 @@ def test_groq_azure_and_together_are_asked_at_their_own_address(
         place = server.url if kind is AzureBatchServer else server.address
         env = {**PRICES, address: place, key: "sk-loopback", "AZURE_API_VERSION": "2024-10-21"}
         ask = generate(root, model, "--batch", "--max-cost", "5")
-        without_key = lsdata_here(*ask, "--dry-run", env={name: value for name, value in env.items() if name != key})
+        without_key = here(*ask, "--dry-run", env={name: value for name, value in env.items() if name != key})
         assert (without_key.returncode, key.partition("_")[0] in without_key.stderr) == (3, True), without_key.stderr
-        assert lsdata_here(*ask, env=env, code=0).json()["pending"] == 6
+        assert here(*ask, env=env, code=0).json()["pending"] == 6
         (sold,) = server.batches.values()
         of_openai = {"custom_id", "model", "messages", "temperature", "top_p", "max_tokens", "seed", "response_format"}
         of_openai |= {"tools", "tool_choice"}  # how a model is asked that takes no schema
         assert all(body.keys() <= of_openai for body in sold.requests), sold.requests[0].keys()
         assert {body["model"] for body in sold.requests} == {model.partition("/")[2]}
-        cancelled = lsdata_here("batches", "--root", str(root), "--cancel", "all", "--json", env=env)
+        cancelled = here("batches", "--root", str(root), "--cancel", "all", "--json", env=env)
         said = "in_progress, 50 %" if kind is TogetherBatchServer else "cancelling"
         assert [one["remote_status"] for one in cancelled.json()] == [said]
         assert [sold.status for sold in server.batches.values()] == ["cancelling"]
@@ -415,8 +411,8 @@ def test_groq_azure_and_together_are_asked_at_their_own_address(
         server.change = lambda lines: lines[:4] if len(lines) > 2 else lines
         server.finish("cancelled")
         server.ends = True
-        assert lsdata_here(*ask, env=env).json()["pending"] == 2
-        last = lsdata_here(*ask, env=env).json()
+        assert here(*ask, env=env).json()["pending"] == 2
+        last = here(*ask, env=env).json()
         assert (last["pending"], done(workspace), spent(workspace).calls) == (0, 3, 6)
         assert sorted(server.asked.values()) == [1, 1, 1, 1, 2, 2], (
             "what was not answered is asked again, and nothing else"
@@ -431,7 +427,7 @@ def test_what_an_interrupted_run_has_uploaded_is_deleted_at_the_provider(server:
     assert server.files == {}
 
 
-def test_vibes_and_run_all_wait_for_their_batches(server: Provider, root: Path, lsdata_here: Lsdata) -> None:
+def test_vibes_and_run_all_wait_for_their_batches(server: Provider, root: Path) -> None:
     workspace = Workspace(root)
     replace_rows(workspace.texts("moby-dick"), [make_text(n, text=f"Rain fell on house {n}. " * 30) for n in range(3)])
     config = config_reply()
@@ -452,31 +448,29 @@ def test_vibes_and_run_all_wait_for_their_batches(server: Provider, root: Path, 
         "LSDATA_SCORING__SCORERS": '["acoustic"]',
     }
     run_all = ("run-all", "--root", str(root), "--from", "vibes", "--until", "configs", "--yes", "--json")
-    first = lsdata_here(*run_all, env=env).json()
+    first = here(*run_all, env=env).json()
     assert [(one["stage"], one["pending"]) for one in first["stages"]] == [("vibes", 3)]
     assert not workspace.vibe_files(), "nothing goes on before the answers are there"
-    alone = lsdata_here("vibes", "--root", str(root), "--yes", "--json", env=env).json()
+    alone = here("vibes", "--root", str(root), "--yes", "--json", env=env).json()
     assert (alone["pending"], len(server.batches)) == (3, 1)
 
     server.finish()
-    asked_for_configs = lsdata_here(*run_all, env=env).json()
+    asked_for_configs = here(*run_all, env=env).json()
     stages = [(one["stage"], bool(one["pending"])) for one in asked_for_configs["stages"]]
     assert stages == [("vibes", False), ("configs", True)]
 
 
 @pytest.mark.long
-def test_bench_waits_for_its_hosted_sources_and_compares_when_all_have_answered(
-    server: Provider, root: Path, lsdata_here: Lsdata
-) -> None:
+def test_bench_waits_for_its_hosted_sources_and_compares_when_all_have_answered(server: Provider, root: Path) -> None:
     ask = (
         "bench", "--root", str(root), "--suite", "short", "--limit", "3", "--source", f"litellm:{MODEL}=mini",
         "--source", "baseline:random", "--scorer", "acoustic", "--seconds", "0.5", "--api-base", server.address,
         "--batch", "--yes", "--json",
     )  # fmt: skip
-    assert lsdata_here(*ask, env=ENV, code=0).json()["pending"] == 3
+    assert here(*ask, env=ENV, code=0).json()["pending"] == 3
     assert not list(root.rglob("report.html"))
     server.finish()
-    found = lsdata_here(*ask, env=ENV, code=0).json()
+    found = here(*ask, env=ENV, code=0).json()
     assert (found["pending"], found["calls"]) == (0, 3)
     assert found["cost_usd"] == pytest.approx(spent(Workspace(root)).cost_usd)
     assert len(list(root.rglob("report.html"))) == 1

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench_fakes import make_rows
-from conftest import Lsdata
+from conftest import Lsdata, here
 from factories import make_payload
+from forked import begin, kill, wait_until
 from latentscore_data.core.base.jsonl import replace_rows
 from latentscore_data.core.base.manifest import StageFiles, stale_reasons, write_manifest
 from latentscore_data.core.base.rows import BenchRow
@@ -140,14 +136,14 @@ def test_a_model_that_was_trained_again_and_a_scorer_that_was_edited_make_the_st
 
 
 @pytest.mark.long
-def test_a_scorer_that_the_settings_name_runs_when_somebody_says_so(lsdata_here: Lsdata, root: Path):
+def test_a_scorer_that_the_settings_name_runs_when_somebody_says_so(root: Path):
     write_rows(root, 2)
     scorer, config = root.parent / "my\x1b[31mear.py", root.parent / "latentscore.toml"
     scorer.write_text("def loud(vibe, config, audio):\n    return 0.5\n")
     config.write_text(f"[scoring]\nscorers = [{json.dumps(str(scorer) + ':loud')}]\nseconds = 1.0\nworkers = 1\n")
     command = ("bench", "--root", str(root), "--config", str(config), "--source", "baseline:random")
-    assert "--trust-settings" in lsdata_here(*command, code=2).stderr
-    out = lsdata_here(*command, "--trust-settings", code=0)
+    assert "--trust-settings" in here(*command, code=2).stderr
+    out = here(*command, "--trust-settings", code=0)
     assert "scored by" in out.stderr
     assert "\x1b" not in out.stderr
 
@@ -160,16 +156,10 @@ def stage_of(settings: Settings) -> StageFiles:
 def test_a_killed_run_goes_on_where_it_stopped(lsdata: Lsdata, root: Path):
     write_rows(root, documents=8)
     command = ["bench", "--root", str(root), *QUICK, "--source", "baseline:random", "--source", "baseline:keywords"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "latentscore_data", *command, "--name", "killed"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=dict(os.environ), start_new_session=True,
-    ) as process:  # fmt: skip
-        results = root / ".benchmarks" / "killed" / "results.jsonl"
-        end = time.monotonic() + 200
-        while (not results.exists() or results.read_bytes().count(b"\n") < 3) and process.poll() is None:
-            assert time.monotonic() < end
-            time.sleep(0.02)
-        os.killpg(process.pid, signal.SIGKILL)
+    process = begin(*command, "--name", "killed")
+    results = root / ".benchmarks" / "killed" / "results.jsonl"
+    assert wait_until(lambda: results.exists() and results.read_bytes().count(b"\n") >= 3, process, 200)
+    kill(process)
     before = results.read_bytes()
     kept = before[: before.rfind(b"\n") + 1].splitlines()
     messages = lsdata(*command, "--name", "killed", "--json", timeout=280, code=0).json()
@@ -196,20 +186,18 @@ def test_a_killed_run_goes_on_where_it_stopped(lsdata: Lsdata, root: Path):
         (("--on", "mars"), 2, "unknown place 'mars'"),
     ],
 )
-def test_wrong_usage_is_one_line_and_a_remedy(
-    lsdata_here: Lsdata, root: Path, arguments: tuple[str, ...], code: int, message: str
-):
+def test_wrong_usage_is_one_line_and_a_remedy(root: Path, arguments: tuple[str, ...], code: int, message: str):
     write_rows(root)
-    out = lsdata_here("bench", "--root", str(root), *QUICK, *arguments, code=code)
+    out = here("bench", "--root", str(root), *QUICK, *arguments, code=code)
     assert message in out.stderr
     assert len(out.stderr.strip().splitlines()) == 2
 
 
-def test_a_dry_run_is_one_json_document(lsdata_here: Lsdata, root: Path):
+def test_a_dry_run_is_one_json_document(root: Path):
     write_rows(root)
     for hosted in ((), ("openai/gpt-4o-mini",), ("openai/gpt-4o-mini", "openai/gpt-4o")):
         sources = [word for name in hosted for word in ("--source", f"litellm:{name}")]
-        out = lsdata_here(
+        out = here(
             "bench", "--root", str(root), "--source", "baseline:random", *sources, *QUICK, "--dry-run", "--json",
             env={"OPENAI_API_KEY": "none"}, code=0
         )  # fmt: skip

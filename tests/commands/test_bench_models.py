@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ import pytest
 from bench_fakes import make_rows
 from conftest import here
 from factories import make_vibe
+from forked import begin, kill, wait_until
 from latentscore_data.core.base.jsonl import replace_rows
 from latentscore_data.core.base.ledger import totals
 from latentscore_data.core.base.rows import BenchRow
@@ -193,13 +191,9 @@ def test_a_run_that_was_killed_asks_only_what_it_has_no_answer_to(root: Path) ->
     write_rows(root, 10)
     with ChatServer(answers, delay_seconds=0.3) as server:
         options = [*command(root, server.url, "killed"), "--max-concurrency", "2"]
-        with subprocess.Popen(
-            [sys.executable, "-m", "latentscore_data", *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        ) as process:
-            end = time.monotonic() + 120
-            while len(server.received) < 5 and process.poll() is None and time.monotonic() < end:
-                time.sleep(0.02)
-            process.kill()
+        process = begin(*options)
+        wait_until(lambda: len(server.received) >= 5, process)
+        kill(process)
         assert process.returncode == -signal.SIGKILL
         stored = Workspace(root).bench_dir / "killed" / "answers" / "mini.jsonl"
         kept = [json.loads(line)["row_id"] for line in stored.read_text().splitlines() if line.endswith("}")]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conftest import Lsdata
+from conftest import here
 from factories import make_payload, make_scored, make_text
 from latentscore.config import random_config
 from latentscore_data.core.base.jsonl import replace_rows
@@ -61,22 +61,18 @@ def write(root: Path, rows: list[ScoredRow], **metadata: Any) -> None:
     replace_rows(workspace.texts("moby-dick"), [make_text(n, metadata=known) for n in range(1, len(rows) + 1)])
 
 
-@pytest.fixture
-def check(root: Path, lsdata_here: Lsdata) -> Callable[..., dict[str, Any]]:
-    def run(*args: str, code: int) -> dict[str, Any]:
-        env = {"LSDATA_SCORING__SECONDS": "5", "LSDATA_DEDUPE__MODEL": "words"}
-        return lsdata_here("check", "--root", str(root), "--sounds", "2", "--json", *args, env=env, code=code).json()
-
-    return run
+def check(root: Path, *args: str, code: int = 8) -> dict[str, Any]:
+    env = {"LSDATA_SCORING__SECONDS": "5", "LSDATA_DEDUPE__MODEL": "words"}
+    return here("check", "--root", str(root), "--sounds", "2", "--json", *args, env=env, code=code).json()
 
 
 def faults(found: dict[str, Any]) -> list[tuple[str, str]]:
     return [(each["group"], each["name"]) for each in found["findings"] if each["verdict"] == "fault"]
 
 
-def test_a_clean_workspace_has_no_faults(root: Path, check: Callable[..., dict[str, Any]]) -> None:
+def test_a_clean_workspace_has_no_faults(root: Path) -> None:
     write(root, rows())
-    found = check("--license", "cc-by-4.0", code=0)
+    found = check(root, "--license", "cc-by-4.0", code=0)
     assert faults(found) == []
     values = {each["name"]: each["value"] for each in found["findings"]}
     assert values["SFT-Train"] == "24 rows of 24 texts"
@@ -151,22 +147,19 @@ def _restricted(rows: list[ScoredRow]) -> None:
     ],
 )  # fmt: skip
 def test_a_planted_fault_is_found_alone(
-    root: Path,
-    check: Callable[..., dict[str, Any]],
-    plant: Callable[[list[ScoredRow]], None],
-    expected: tuple[str, str],
+    root: Path, plant: Callable[[list[ScoredRow]], None], expected: tuple[str, str]
 ) -> None:
     planted = rows()
     plant(planted)
     write(root, planted)
-    assert faults(check(code=8)) == [expected]
+    assert faults(check(root)) == [expected]
 
 
-def test_a_training_row_that_stands_in_test_is_contamination(root: Path, check: Callable[..., dict[str, Any]]) -> None:
+def test_a_training_row_that_stands_in_test_is_contamination(root: Path) -> None:
     planted = rows()
     planted[2].vibe_original = planted[-1].vibe_original
     write(root, planted)
-    found = faults(check(code=8))
+    found = faults(check(root))
     assert found == [("duplicates", "duplicate vibes"), ("contamination", "training rows in TEST")]
 
 
@@ -179,19 +172,15 @@ def test_a_training_row_that_stands_in_test_is_contamination(root: Path, check: 
         ("CC BY-ND 4.0", None, "no derivatives"),
     ],
 )
-def test_licences_that_do_not_fit(
-    root: Path, check: Callable[..., dict[str, Any]], license: str, declared: str | None, problem: str
-) -> None:
+def test_licences_that_do_not_fit(root: Path, license: str, declared: str | None, problem: str) -> None:
     write(root, rows(), license=license)
-    found = check(*(["--license", declared] if declared else []), code=8)
+    found = check(root, *(["--license", declared] if declared else []))
     (fault,) = [each for each in found["findings"] if each["verdict"] == "fault"]
     assert fault["group"] == "provenance"
     assert problem in fault["value"]
 
 
-def test_a_sound_that_clips_or_is_silent_is_found(
-    root: Path, check: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sound_that_clips_or_is_silent_is_found(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import latentscore
 
     write(root, rows())
@@ -202,35 +191,35 @@ def test_a_sound_that_clips_or_is_silent_is_found(
         return latentscore.Audio(audio.samples * 20, audio.sample_rate)
 
     monkeypatch.setattr(latentscore, "render", loud)
-    names = [name for _, name in faults(check(code=8))]
+    names = [name for _, name in faults(check(root))]
     assert names == ["winners with peaks over -0.1 dBTP", "winners off -16 LUFS by more than 3 LU"]
     monkeypatch.setattr(
         latentscore, "render", lambda *args: latentscore.Audio(np.zeros((48_000, 2), np.float32), 48_000)
     )
-    assert [name for _, name in faults(check(code=8))] == ["silent winners"]
+    assert [name for _, name in faults(check(root))] == ["silent winners"]
 
 
-def test_the_table_names_the_rows_to_look_at_and_what_changed(root: Path, lsdata_here: Lsdata) -> None:
+def test_the_table_names_the_rows_to_look_at_and_what_changed(root: Path) -> None:
     planted = rows()
     planted[2].vibe_original = "ahab@pequod.example"
     write(root, planted)
-    lsdata_here("export", "dataset", "--root", str(root), code=0)
+    here("export", "dataset", "--root", str(root), code=0)
     write(root, planted[:-1])
-    out = lsdata_here("check", "--root", str(root), "--sounds", "0", code=8)
+    out = here("check", "--root", str(root), "--sounds", "0", code=8)
     assert planted[2].row_id in out.stderr.replace("\n", "")
     assert "0 new, 1 gone, 0" in out.stdout
 
 
-def test_rows_with_a_tag_can_be_left_out_of_an_export(root: Path, lsdata_here: Lsdata) -> None:
+def test_rows_with_a_tag_can_be_left_out_of_an_export(root: Path) -> None:
     planted = rows()
     planted[2].vibe_original = "ahab@pequod.example"
     write(root, planted)
     for args, count in (((), 24), (("--exclude", "email", "--overwrite"), 23)):
-        lsdata_here("export", "dataset", "--root", str(root), *args, code=0)
+        here("export", "dataset", "--root", str(root), *args, code=0)
         lines = (root / ".exports" / "dataset" / "jsonl" / "train.jsonl").read_text().splitlines()
         assert len(lines) == count
     assert all(json.loads(line)["text_tags"] == [] for line in lines)
-    assert "email" in lsdata_here("export", "dataset", "--root", str(root), "--exclude", "rude").stderr
+    assert "email" in here("export", "dataset", "--root", str(root), "--exclude", "rude").stderr
 
 
 @pytest.mark.parametrize(
@@ -245,5 +234,5 @@ def test_the_vendi_score_counts_different_items() -> None:
     assert vendi_score(np.repeat(np.eye(8, dtype=np.float32)[:2], 10, axis=0)) == pytest.approx(2)
 
 
-def test_without_rows_there_is_nothing_to_check(root: Path, lsdata_here: Lsdata) -> None:
-    assert "run lsdata configs first" in lsdata_here("check", "--root", str(root), code=2).stderr
+def test_without_rows_there_is_nothing_to_check(root: Path) -> None:
+    assert "run lsdata configs first" in here("check", "--root", str(root), code=2).stderr

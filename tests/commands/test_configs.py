@@ -138,16 +138,16 @@ def test_an_answer_with_a_long_title_is_kept_with_a_shorter_one_and_counted(root
     assert out.json()["details"]["converted"] == {TITLE_SHORTENED: 2}
 
 
-def test_a_limit_leaves_rows_in_every_split_for_the_next_stages(root: Path, lsdata_here: Lsdata) -> None:
+def test_a_limit_leaves_rows_in_every_split_for_the_next_stages(root: Path) -> None:
     for split, count in (("SFT-Train", 8), ("TEST", 4)):
         workspace = write_rows(root, count, split, dataset=split.lower())
     made = [
         *["configs", "--model", "builtin/keywords", "--n", "2", "--scorer", "acoustic", "--seconds", "1", "--root"],
         str(root),
     ]
-    lsdata_here(*made, "--limit", "3", "--only", "generate", code=0)
+    here(*made, "--limit", "3", "--only", "generate", code=0)
     assert [line["split"] for line in lines(workspace)] == ["SFT-Train", "SFT-Train", "TEST"]
-    lsdata_here(*made, "--limit", "3", code=0)
+    here(*made, "--limit", "3", code=0)
     scored = {split: len(list(read_lines(workspace.scored(split)))) for split in ("SFT-Train", "TEST")}
     assert scored == {"SFT-Train": 2, "TEST": 1}
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from conftest import Lsdata
+from conftest import here
 from hub_server import HubServer, jsonl_gz
 from latentscore_data.commands.download import show_plan
 from latentscore_data.core.base.errors import InputError, MissingError
@@ -134,7 +134,7 @@ def test_a_data_set_without_texts_is_an_error(root: Path, tmp_path: Path):
         download.run_download(settings_for(root, str(tmp_path / "empty")))
 
 
-def test_what_is_not_read_is_said_with_the_option_that_reads_it(root: Path, tmp_path: Path, lsdata_here: Lsdata):
+def test_what_is_not_read_is_said_with_the_option_that_reads_it(root: Path, tmp_path: Path):
     folder = tmp_path / "texts"
     folder.mkdir()
     (folder / "poem.txt").write_text("rain")
@@ -142,11 +142,11 @@ def test_what_is_not_read_is_said_with_the_option_that_reads_it(root: Path, tmp_
     (folder / "table.tsv").write_text("body\tn\nsnow\t1\n")
     (folder / "notes").write_text("no extension")
     draw = ("download", "--dataset", str(folder), "--root", str(root))
-    done = lsdata_here(*draw, code=0)
+    done = here(*draw, code=0)
     assert "not read: notes (its name has no extension); old.txt (" in done.stderr
     assert "pass --encoding latin-1" in done.stderr
     assert len(list(read_rows(root / ".outputs/texts.jsonl", SourceText))) == 2
-    facts = lsdata_here(*draw, "--encoding", "latin-1", "--json").json()["details"]["datasets"]["texts"]
+    facts = here(*draw, "--encoding", "latin-1", "--json").json()["details"]["datasets"]["texts"]
     assert (facts["texts"], facts["unread"]) == (3, {"notes": "its name has no extension"})
     for wrong in ("klingon", "rot13", "base64", "undefined", "lat\x00in"):
         with pytest.raises(InputError, match="encoding"):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import rounds_fakes
-from conftest import Lsdata
+from conftest import here
 from factories import make_config
 from forked import python
 from latentscore_data.core.base.errors import InputError, MissingError
@@ -82,9 +82,9 @@ def test_preference_rounds_go_on_from_the_model_before_with_best_against_worst(r
 
 
 @pytest.mark.usefixtures("fakes")
-def test_the_rounds_end_where_the_judge_disagrees(rows: Workspace, lsdata_here: Lsdata) -> None:
+def test_the_rounds_end_where_the_judge_disagrees(rows: Workspace) -> None:
     summary = make_rounds(rows.root, judge="quiet")
-    shown = lsdata_here("status", "--root", str(rows.root)).stdout
+    shown = here("status", "--root", str(rows.root)).stdout
     assert "improve r: round 1, best tiny-random (quiet -0.1); quiet is not better" in " ".join(shown.split())
     assert summary.details["best"] == "tiny-random"
     assert "quiet is not better in round 1 than in round 0" in summary.details["stopped"]
@@ -159,16 +159,16 @@ def test_label_entropy_is_0_for_equal_configs_and_grows_with_different_ones() ->
 
 
 @pytest.mark.ml
-def test_a_dry_run_shows_the_plan_and_writes_nothing(lsdata_here: Lsdata, rows: Workspace) -> None:
+def test_a_dry_run_shows_the_plan_and_writes_nothing(rows: Workspace) -> None:
     pytest.importorskip("xgrammar")
     Path("ear.py").write_text("def score(vibe, audio):\n    return 0.5\n")
     command = ("improve", "--base-model", "tiny-random", "--scorer", "acoustic", "--rounds", "2", "--n", "4")
-    out = lsdata_here(*command, "--judge", "ear.py:score", "--dry-run", "--json", "--root", str(rows.root), code=0)
+    out = here(*command, "--judge", "ear.py:score", "--dry-run", "--json", "--root", str(rows.root), code=0)
     plan = out.json()
     assert (plan["guide"], plan["judge"], plan["start"]) == ("acoustic", "ear.py:score", "tiny-random")
     assert plan["answers"] == 2 * 3 * 4 + 3 * 3
     assert not rows.improve_dir.exists()
-    assert "judge:MODEL" in lsdata_here(*command, "--dry-run", "--root", str(rows.root), code=2).stderr
+    assert "judge:MODEL" in here(*command, "--dry-run", "--root", str(rows.root), code=2).stderr
 
 
 @pytest.mark.slow

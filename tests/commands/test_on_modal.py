@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from bench_fakes import make_rows
-from conftest import Lsdata, needs
+from conftest import Lsdata, here, needs
 from factories import make_payload, make_vibe
+from forked import begin, kill, wait_until
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
 from latentscore_data.core.base.ledger import totals
 from latentscore_data.core.base.rows import ConfigRow
@@ -75,14 +72,8 @@ def sounds(modal: LoopbackModal) -> list[int]:
 def test_a_benchmark_on_modal_is_the_benchmark_here(
     modal: LoopbackModal, lsdata: Lsdata, tmp_path: Path, one_thread: None
 ) -> None:
-    sources = [
-        "--source",
-        "dataset:config_payload",
-        "--source",
-        "baseline:random",
-        "--source",
-        "local:tiny-random=tiny",
-    ]
+    named = ("dataset:config_payload", "baseline:random", "local:tiny-random=tiny")
+    sources = [f"--source={name}" for name in named]
     folders: dict[str, Path] = {}
     for place in ("here", "modal"):
         root = tmp_path / place
@@ -136,16 +127,10 @@ def test_a_killed_benchmark_asks_modal_only_for_what_is_missing(
         return entrypoints.score_shard(text)
 
     modal.bodies["score_shard"] = score
-    environment = {**os.environ, **SHARDS}
-    running = subprocess.Popen(
-        [sys.executable, "-m", "latentscore_data", *command], env=environment, stderr=subprocess.DEVNULL
-    )
+    running = begin(*command, env={**os.environ, **SHARDS})
     kept = root / ".benchmarks" / "run" / "results.jsonl"
-    until = time.monotonic() + 100
-    while time.monotonic() < until and not (kept.exists() and kept.read_text().count("\n") == 3):
-        time.sleep(0.1)
-    running.send_signal(signal.SIGKILL)
-    running.wait(10)
+    wait_until(lambda: kept.exists() and kept.read_text().count("\n") == 3, running)
+    kill(running)
     assert kept.read_text().count("\n") == 3, "the shard that had arrived is kept"
     blocked.set()
     modal.sent.clear()
@@ -237,7 +222,7 @@ def test_rounds_on_modal_answer_score_and_train_there(modal: LoopbackModal, lsda
     ],
 )
 def test_what_cannot_go_or_was_not_agreed_to_never_starts(
-    modal: LoopbackModal, lsdata: Lsdata, lsdata_here: Lsdata, root: Path, arguments: tuple[str, ...],
+    modal: LoopbackModal, lsdata: Lsdata, root: Path, arguments: tuple[str, ...],
     env: dict[str, str], code: int, message: str,
 ) -> None:  # fmt: skip
     write_rows(root)
@@ -246,7 +231,7 @@ def test_what_cannot_go_or_was_not_agreed_to_never_starts(
     out = lsdata(*arguments, *scorer, "--on", "modal", "--root", str(root), env=env, code=code)
     assert message in out.stderr
     assert "Traceback" not in out.stderr
-    dry = lsdata_here(*arguments, *scorer, "--on", "modal", "--root", str(root), "--dry-run", env=env)
+    dry = here(*arguments, *scorer, "--on", "modal", "--root", str(root), "--dry-run", env=env)
     # It asks no question, so it is not refused for want of an answer.
     assert (dry.returncode, message in dry.stderr) == ((0, False) if message == "add --yes" else (code, True))
     assert modal.sent == []
@@ -256,10 +241,10 @@ def test_what_cannot_go_or_was_not_agreed_to_never_starts(
 @pytest.mark.ml
 @pytest.mark.parametrize("more", [(), ("--dry-run",)])
 def test_a_training_run_that_could_exceed_the_cap_on_the_run_never_starts(
-    modal: LoopbackModal, lsdata_here: Lsdata, workspace: Workspace, more: tuple[str, ...]
+    modal: LoopbackModal, workspace: Workspace, more: tuple[str, ...]
 ) -> None:
     command = ("train", "sft", "--base-model", "tiny-random", "--limit", "4", "--on", "modal", "--max-cost", "0.5")
-    out = lsdata_here(*command, "--root", str(workspace.root), *more, code=4)
+    out = here(*command, "--root", str(workspace.root), *more, code=4)
     assert "$0.50 of --max-cost 0.5 are left" in out.stderr
     assert modal.sent == []
 

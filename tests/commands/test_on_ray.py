@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
 import pytest
 
-from conftest import Lsdata
+from conftest import Lsdata, here
 from factories import make_vibe
+from forked import begin, finish, wait_until
 from latentscore_data.core.base.jsonl import replace_rows
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.models.runs import RunFolder
@@ -36,37 +34,27 @@ def command(root: Path, place: str) -> tuple[str, ...]:
     return ("configs", "--root", str(root), *quick, "--on", place, "--json")
 
 
-def test_ctrl_c_keeps_what_is_done_and_another_place_goes_on(lsdata_here: Lsdata, tmp_path: Path) -> None:
+def test_ctrl_c_keeps_what_is_done_and_another_place_goes_on(tmp_path: Path) -> None:
     for place in ("here", "ray"):
         words = ("dark slow night", "bright fast morning", "vast empty cathedral")
         rows = [make_vibe(n, vibe=f"a {words[n % 3]} {n}") for n in range(ROWS)]
         replace_rows(Workspace(tmp_path / place).vibes("SFT-Train"), rows)
     there = Workspace(tmp_path / "ray")
     scored = there.scored("SFT-Train")
-    running, here = (
-        subprocess.Popen(
-            [sys.executable, "-m", "latentscore_data", *command(tmp_path / place, place)],
-            env={**os.environ, **SETTINGS}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            start_new_session=True,
-        )
-        for place in ("ray", "here")
-    )  # fmt: skip
-    until = time.monotonic() + 100
-    while time.monotonic() < until and not (scored.exists() and scored.read_text().count("\n") >= 2):
-        time.sleep(0.05)
+    running, alone = (
+        begin(*command(tmp_path / place, place), env={**os.environ, **SETTINGS}) for place in ("ray", "here")
+    )
+    wait_until(lambda: scored.exists() and scored.read_text().count("\n") >= 2, running)
     of_ray = psutil.Process(running.pid).children(recursive=True)
     os.killpg(running.pid, signal.SIGINT)  # as a terminal does: all of the group
-    out, err = running.communicate(timeout=60)
-    assert running.returncode == 130, err
-    assert "Traceback" not in out + err
+    assert "Traceback" not in finish(running, 130, timeout=60).output
     done = scored.read_text().count("\n")
     assert 2 <= done < ROWS
     assert any("raylet" in process.name() for process in of_ray if process.is_running()) is False
     assert not psutil.wait_procs(of_ray, timeout=10)[1]
 
-    assert lsdata_here(*command(there.root, "here"), code=0).json()["done"] == ROWS - done
-    _, err = here.communicate(timeout=60)
-    assert here.returncode == 0, err
+    assert here(*command(there.root, "here"), code=0).json()["done"] == ROWS - done
+    finish(alone, 0, timeout=60)
     assert scored.read_bytes() == Workspace(tmp_path / "here").scored("SFT-Train").read_bytes()
 
 

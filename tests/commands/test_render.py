@@ -117,19 +117,19 @@ def test_a_place_that_the_notes_cannot_have_is_named_before_there_is_sound(tmp_p
     assert not (tmp_path / "a.wav").exists()
 
 
-def test_what_configs_writes_is_rendered_and_its_sound_is_played_again(lsdata_here: Lsdata, tmp_path: Path):
+def test_what_configs_writes_is_rendered_and_its_sound_is_played_again(tmp_path: Path):
     env = {"LSDATA_SCORING__SECONDS": "1", "LSDATA_SCORING__SCORERS": '["acoustic"]', "LSDATA_SCORING__WORKERS": "1"}
-    answered = lsdata_here("configs", "slow rain", "grief", "--n", "1", "--json", "--audio", str(tmp_path), env=env)
+    answered = here("configs", "slow rain", "grief", "--n", "1", "--json", "--audio", str(tmp_path), env=env)
     assert answered.returncode == 0, answered.stderr
     document = tmp_path / "answers.json"
     document.write_text(answered.stdout, encoding="utf-8")
     answer = answered.json()["details"]["answers"][1]
     first, again, longer = answer["audio_file"], tmp_path / "again.flac", tmp_path / "longer.flac"
-    lsdata_here("render", "--payload", first, "--out", str(again), code=0)
+    here("render", "--payload", first, "--out", str(again), code=0)
     assert np.array_equal(read_audio(first).samples, read_audio(again).samples)
     assert read_audio(first).tags == read_audio(again).tags
     assert read_audio(first).tags["vibe"] == "grief"
-    done = lsdata_here("render", "--payload", str(document), "--pick", "2", "--seconds", "2", "--out", str(longer))
+    done = here("render", "--payload", str(document), "--pick", "2", "--seconds", "2", "--out", str(longer))
     assert done.returncode == 0, done.stderr
     tags = read_audio(longer).tags
     assert (tags["title"], tags["seconds"]) == (answer["config_payload"]["title"], 2.0)
@@ -273,20 +273,20 @@ def test_what_cannot_be_rendered_is_refused_by_its_flag(tmp_path: Path, argument
     "wrong",
     [("--out", "new/a.mp3"), ("--out", "new/a.wav", "--seconds", "0"), ("--midi", "new/a.mid", "--map", "nothing")],
 )
-def test_a_refused_render_makes_no_folder(lsdata_here: Lsdata, wrong: tuple[str, ...]) -> None:
-    lsdata_here("render", "fog", *wrong, code=2)
+def test_a_refused_render_makes_no_folder(wrong: tuple[str, ...]) -> None:
+    here("render", "fog", *wrong, code=2)
     assert not Path("new").exists()
 
 
-def test_folders_of_the_files_are_made(lsdata_here: Lsdata) -> None:
-    lsdata_here("render", "fog", "--seconds", "0.5", "--out", "new/a.wav", "--midi", "notes/a.mid", code=0)
+def test_folders_of_the_files_are_made() -> None:
+    here("render", "fog", "--seconds", "0.5", "--out", "new/a.wav", "--midi", "notes/a.mid", code=0)
     assert Path("new/a.wav").is_file()
     assert Path("notes/a.mid").is_file()
-    refused = lsdata_here("render", "fog", "--out", "new/a.wav/b.wav")
+    refused = here("render", "fog", "--out", "new/a.wav/b.wav")
     assert (refused.returncode, "a.wav is a file" in refused.stderr) == (6, True), refused.stderr
 
 
-def test_a_tilde_that_the_shell_leaves_is_the_home_folder(lsdata_here: Lsdata, monkeypatch) -> None:
+def test_a_tilde_that_the_shell_leaves_is_the_home_folder(monkeypatch) -> None:
     monkeypatch.setenv("HOME", str(Path("home").absolute()))
-    done = lsdata_here("render", "fog", "--seconds", "0.5", "--out=~/a.wav")
+    done = here("render", "fog", "--seconds", "0.5", "--out=~/a.wav")
     assert (done.returncode, Path("home/a.wav").is_file(), Path("~").exists()) == (0, True, False)

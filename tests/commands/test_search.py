@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Lsdata
+from conftest import here
 
 SHORT = ("--scorer", "acoustic", "--seconds", "1", "--workers", "1")
 VIBE = "a slow dark piece in D minor"
@@ -20,8 +20,8 @@ def _small_surrogate(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.long
-def test_a_typed_vibe_is_searched_and_keeps_what_it_names(lsdata_here: Lsdata, root: Path) -> None:
-    out = lsdata_here("configs", VIBE, "--n", "2", "--search", "24", *SHORT, "--root", str(root), "--json", code=0)
+def test_a_typed_vibe_is_searched_and_keeps_what_it_names(root: Path) -> None:
+    out = here("configs", VIBE, "--n", "2", "--search", "24", *SHORT, "--root", str(root), "--json", code=0)
     details = out.json()["details"]
     (answer,) = details["answers"]
     assert len(answer["scores"]) == len(answer["candidate_origins"]) == 24
@@ -34,8 +34,8 @@ def test_a_typed_vibe_is_searched_and_keeps_what_it_names(lsdata_here: Lsdata, r
     assert curve[-1]["scores"]["acoustic"] == pytest.approx(answer["score"])
 
 
-def test_a_judge_without_a_search_is_refused(lsdata_here: Lsdata) -> None:
-    assert "--judge needs --search" in lsdata_here("configs", VIBE, "--judge", "clap", code=2).stderr
+def test_a_judge_without_a_search_is_refused() -> None:
+    assert "--judge needs --search" in here("configs", VIBE, "--judge", "clap", code=2).stderr
 
 
 @pytest.mark.parametrize("scorers", [("acoustic", "acoustic"), ("acoustic", "auto"), ("auto", "acoustic")])
@@ -49,10 +49,10 @@ def test_a_judge_that_is_the_guide_is_refused(lsdata_here: Lsdata, scorers: tupl
 
 
 @pytest.mark.long
-def test_render_writes_what_the_search_found(lsdata_here: Lsdata, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_render_writes_what_the_search_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LSDATA_SEARCH__RENDERS", "16")
     monkeypatch.setenv("LSDATA_SCORING__SCORERS", '["acoustic"]')
-    out = lsdata_here("render", VIBE, "--search", "--seconds", "1", "--out", "found.wav", code=0)
+    out = here("render", VIBE, "--search", "--seconds", "1", "--out", "found.wav", code=0)
     assert Path("found.wav").stat().st_size > 100_000
     assert "search: acoustic" in out.stderr
-    lsdata_here("render", "--payload", "some.json", "--search", code=2)
+    here("render", "--payload", "some.json", "--search", code=2)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Lsdata
+from conftest import here
 from factories import make_vibe
 from latentscore_data.core.base.errors import StoppedError
 from latentscore_data.core.base.jsonl import replace_rows
@@ -38,19 +38,19 @@ def write_rows(root: Path, count: int) -> Workspace:
     ],
 )
 def test_a_dry_run_shows_the_plan_and_exits_as_the_run_would(
-    lsdata_here: Lsdata, root: Path, options: tuple[str, ...], env: dict[str, str], code: int
+    root: Path, options: tuple[str, ...], env: dict[str, str], code: int
 ) -> None:
     write_rows(root, 2)
-    plan = lsdata_here("configs", "--root", str(root), *options, "--dry-run", "--json", env=env, code=code).json()
+    plan = here("configs", "--root", str(root), *options, "--dry-run", "--json", env=env, code=code).json()
     assert plan["dry_run"]
     assert plan["calls"] == 10
     assert plan.get("exit_code", 0) == code
     if code:
-        assert plan["error"] in lsdata_here("configs", "--root", str(root), *options, env=env, code=code).stderr
+        assert plan["error"] in here("configs", "--root", str(root), *options, env=env, code=code).stderr
 
 
 def test_a_dry_run_of_a_search_plans_its_judge_as_the_run_does_and_says_that_judges_are_asked_directly(
-    lsdata_here: Lsdata, root: Path
+    root: Path,
 ) -> None:
     write_rows(root, 2)
     prices = {"*": {"input": 1.0, "output": 4.0}}
@@ -59,30 +59,26 @@ def test_a_dry_run_of_a_search_plans_its_judge_as_the_run_does_and_says_that_jud
         "configs", "--root", str(root), "--n", "2", "--scorer", "acoustic", "--search", "40", "--judge",
         "judge:openai/gpt-audio", "--batch",
     )  # fmt: skip
-    (judge,) = lsdata_here(*ask, "--dry-run", "--json", env=env).json()["judges"]
-    assert f"openai/gpt-audio costs money ({judge['calls']} calls" in lsdata_here(*ask, env=env, code=2).stderr
+    (judge,) = here(*ask, "--dry-run", "--json", env=env).json()["judges"]
+    assert f"openai/gpt-audio costs money ({judge['calls']} calls" in here(*ask, env=env, code=2).stderr
     assert judge["calls"] > 2 * 2
     assert "judges are called directly, at the full price; your price" in judge["basis"]
 
 
-def test_a_fetched_list_prices_the_plan_with_its_date(
-    lsdata_here: Lsdata, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fetched_list_prices_the_plan_with_its_date(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_rows(root, 1)
     with ModelList() as listing:
         monkeypatch.setenv("OPENROUTER_API_BASE", f"{listing.url}/api/v1")
-        said = lsdata_here("doctor", "--root", str(root), "--fetch", "prices", code=0)
+        said = here("doctor", "--root", str(root), "--fetch", "prices", code=0)
     assert "2 models" in said.stderr
     ask = ("configs", "--root", str(root), "--model", FLASH, "--max-cost", "1", "--dry-run", "--json")
-    plan = lsdata_here(*ask, env={"OPENROUTER_API_KEY": "k"}).json()
+    plan = here(*ask, env={"OPENROUTER_API_KEY": "k"}).json()
     assert "$0.5 in, $3 out per million tokens (OpenRouter's model list, 20" in plan["price"]
     monkeypatch.setenv("OPENROUTER_API_BASE", "http://127.0.0.1:9/api/v1")
-    lsdata_here("doctor", "--root", str(root), "--fetch", "prices", code=3)
+    here("doctor", "--root", str(root), "--fetch", "prices", code=3)
 
 
-def test_the_cost_that_the_provider_reports_is_what_the_ledger_books_and_the_cap_counts(
-    lsdata_here: Lsdata, root: Path
-) -> None:
+def test_the_cost_that_the_provider_reports_is_what_the_ledger_books_and_the_cap_counts(root: Path) -> None:
     workspace = write_rows(root, 12)
     answer = config_reply()
 
@@ -92,7 +88,7 @@ def test_the_cost_that_the_provider_reports_is_what_the_ledger_books_and_the_cap
         return found
 
     with ChatServer(reply) as server:
-        out = lsdata_here(
+        out = here(
             "configs", "--root", str(root), "--only", "generate", "--n", "1", "--model", "openrouter/google/gemini-2.5-flash",
             "--max-cost", "1", "--max-concurrency", "1",
             env={"OPENROUTER_API_BASE": server.url, "OPENROUTER_API_KEY": "k"}, code=4
@@ -112,7 +108,7 @@ def test_one_cap_holds_for_models_and_containers_together() -> None:
         reserve_remote(settings, 1.0, spend)
 
 
-def test_run_all_plans_with_the_same_cap_and_the_same_error(lsdata_here: Lsdata, root: Path) -> None:
+def test_run_all_plans_with_the_same_cap_and_the_same_error(root: Path) -> None:
     write_rows(root, 1)
     ask = [
         "--root",
@@ -120,5 +116,5 @@ def test_run_all_plans_with_the_same_cap_and_the_same_error(lsdata_here: Lsdata,
         *["run-all", "--from", "configs", "--until", "configs", "--max-cost", "1", "--dry-run", "--json"],
     ]
     env = {"OPENROUTER_API_KEY": "k", "LSDATA_SCORING__SCORERS": '["acoustic"]'}
-    assert "llm.prices" in lsdata_here(*ask, env={**env, "LSDATA_LLM__MODEL": UNKNOWN}, code=4).json()["missing"][0]
-    lsdata_here(*ask, env={**env, "LSDATA_LLM__MODEL": FLASH}, code=0)
+    assert "llm.prices" in here(*ask, env={**env, "LSDATA_LLM__MODEL": UNKNOWN}, code=4).json()["missing"][0]
+    here(*ask, env={**env, "LSDATA_LLM__MODEL": FLASH}, code=0)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from conftest import here
 from latentscore_data.commands._train_tables import show_plans
 from latentscore_data.core.base.errors import InputError, MissingError, OutputError, StoppedError, VerificationError
-from latentscore_data.core.base.settings import ScoringSettings, Settings, TrainSettings
+from latentscore_data.core.base.settings import ScoringSettings, Settings, TrainSettings, load_settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.estimates import RunEstimate
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
     from modal_loopback import LoopbackModal
 
 QUICK = ("--base-model", "tiny-random", "--max-steps", "1", "--limit", "4")
+
+
+def settings_of(workspace: Workspace, *, train: dict[str, Any] | None = None, **sections: Any) -> Settings:
+    return load_settings(
+        paths={"root": workspace.root}, train={"base_model": "tiny-random", **(train or {})}, **sections
+    )
 
 
 @pytest.mark.ml
@@ -58,7 +65,7 @@ def test_sft_and_grpo_from_the_command_line(lsdata: Any, workspace: Workspace, m
     ]
 
 
-def test_a_run_that_cannot_be_read_does_not_hide_the_others(lsdata_here: Any, workspace: Workspace) -> None:
+def test_a_run_that_cannot_be_read_does_not_hide_the_others(workspace: Workspace) -> None:
     ready(workspace, "sft", run_id="good")
     for name in ("old", "broken"):
         ready(workspace, "sft", run_id=name)
@@ -66,11 +73,11 @@ def test_a_run_that_cannot_be_read_does_not_hide_the_others(lsdata_here: Any, wo
     (workspace.train_dir / "old" / "spec.json").write_text('{"kind": "sft", "from": "another version"}')
     (workspace.train_dir / "broken" / "run.json").write_text("{")
 
-    lines = lsdata_here("train", "status", "--root", str(workspace.root), "--json").json()
+    lines = here("train", "status", "--root", str(workspace.root), "--json").json()
     assert {line["run"]: line["state"] for line in lines} == {
         "good": "not started", "old": "unreadable", "broken": "unreadable",
     }  # fmt: skip
-    narrow = lsdata_here("train", "status", "--root", str(workspace.root), env={"COLUMNS": "60"})
+    narrow = here("train", "status", "--root", str(workspace.root), env={"COLUMNS": "60"})
     assert narrow.stdout.count("unreadable") == 2, "names and states stay whole"
     assert "not a training spec" in " ".join(narrow.stdout.split())
     (workspace.train_dir / "broken" / "spec.json").unlink()
@@ -98,10 +105,10 @@ def test_a_run_that_cannot_be_read_does_not_hide_the_others(lsdata_here: Any, wo
     ],
 )
 def test_wrong_use_is_one_line_and_a_remedy(
-    lsdata_here: Any, workspace: Workspace, tmp_path: Path, arguments: tuple[str, ...], code: int, message: str
+    workspace: Workspace, tmp_path: Path, arguments: tuple[str, ...], code: int, message: str
 ) -> None:
     no_token = {"MODAL_CONFIG_PATH": str(tmp_path / "none")}
-    out = lsdata_here("train", *arguments, "--root", str(workspace.root), env=no_token, code=code)
+    out = here("train", *arguments, "--root", str(workspace.root), env=no_token, code=code)
     assert message in out.stderr
     assert "Traceback" not in out.stderr
     assert not list(workspace.train_dir.glob("*"))
@@ -117,27 +124,25 @@ def test_a_plan_for_people_holds_rounded_times_and_money(capsys: pytest.CaptureF
 
 
 @pytest.mark.ml
-def test_a_dry_run_shows_the_plan_with_what_is_missing(
-    lsdata_here: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_dry_run_shows_the_plan_with_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     root = ("--root", str(tmp_path / "empty"))
-    plan = lsdata_here("train", "dpo", "--set", "dpo.beta=0.3", "--dry-run", *root, "--json", code=3).json()
+    plan = here("train", "dpo", "--set", "dpo.beta=0.3", "--dry-run", *root, "--json", code=3).json()
     assert plan["spec"]["dpo.beta"] == [0.3, "--set"]
     rows, base = plan["missing"]
     assert "there are no GRPO rows" in rows
     assert "gemma-3-270m-it" in base
-    assert "missing: there are no GRPO rows" in " ".join(lsdata_here("train", "dpo", "--dry-run", *root).stdout.split())
+    assert "missing: there are no GRPO rows" in " ".join(here("train", "dpo", "--dry-run", *root).stdout.split())
     assert not (tmp_path / "empty").exists()
 
 
-def test_a_reward_in_somebody_elses_settings_file_does_not_run(lsdata_here: Any, workspace: Workspace) -> None:
+def test_a_reward_in_somebody_elses_settings_file_does_not_run(workspace: Workspace) -> None:
     Path("reward.py").write_text(
         "from pathlib import Path\nPath('ran').touch()\ndef fn(vibes, answers): return [0.0] * len(vibes)\n"
     )
     Path("latentscore.toml").write_text("[train.grpo]\nreward = 'reward.py:fn'\n")
-    assert "--trust-settings" in lsdata_here("train", "grpo", *QUICK, "--root", str(workspace.root), code=2).stderr
-    lsdata_here("run-all", "--from", "train", "--until", "train", "--root", str(workspace.root), code=2)
+    assert "--trust-settings" in here("train", "grpo", *QUICK, "--root", str(workspace.root), code=2).stderr
+    here("run-all", "--from", "train", "--until", "train", "--root", str(workspace.root), code=2)
     assert not Path("ran").exists()
 
 
@@ -162,8 +167,8 @@ def test_a_run_that_does_not_beat_its_rivals_says_so_and_fails_when_that_was_req
     assert evaluation["scorer"] == "acoustic"
 
 
-def test_without_rows_the_command_that_makes_them_is_named(lsdata_here: Any, root: Path) -> None:
-    assert "lsdata configs --split SFT-Train" in lsdata_here("train", "sft", "--root", str(root), code=3).stderr
+def test_without_rows_the_command_that_makes_them_is_named(root: Path) -> None:
+    assert "lsdata configs --split SFT-Train" in here("train", "sft", "--root", str(root), code=3).stderr
 
 
 @pytest.mark.ml
@@ -183,12 +188,7 @@ def test_a_sweep_survives_a_member_that_fails_and_goes_on_where_it_was(
         return train_really(spec, *arguments, **options)
 
     monkeypatch.setattr("latentscore_data.core.stages.train.train_together", train_some)
-    settings = Settings.model_validate(
-        {
-            "paths": {"root": workspace.root},
-            "train": {"base_model": "tiny-random", "limit": 4, "optim": {"max_steps": 1}},
-        }
-    )
+    settings = settings_of(workspace, train={"limit": 4, "optim": {"max_steps": 1}})
     first = run_sweep(settings, "batch_size", Choices("sft"), StartOptions())
     assert (first.done, first.skipped, dict(first.failed), first.exit_code) == (3, 0, {"run": 1}, 1)
     lines = {line["preset"]: line for line in first.details["runs"]}
@@ -223,13 +223,13 @@ def test_a_sweep_survives_a_member_that_fails_and_goes_on_where_it_was(
     ],
 )
 def test_a_run_that_cannot_start_leaves_the_folder_of_runs_as_it_was(
-    lsdata_here: Any, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:
     monkeypatch.setattr("latentscore_data.core.base.errors.find_spec", lambda module: None)
     begun = ready(workspace, "sft", base_model="tiny-random").folder if "never" in command else None
     before = sorted(workspace.train_dir.rglob("*"))
     named = ("--run-id", begun.run_id) if begun is not None else ()
-    done = lsdata_here("train", *command, *named, "--base-model", "tiny-random", "--root", str(workspace.root))
+    done = here("train", *command, *named, "--base-model", "tiny-random", "--root", str(workspace.root))
     assert (done.returncode, "needs the" in done.stderr) == (3, True), done.stderr
     assert sorted(workspace.train_dir.rglob("*")) == before
 
@@ -248,8 +248,7 @@ def swept(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, error: Exceptio
 
     monkeypatch.setattr(train, "train_one", train_some)
     monkeypatch.setattr(train, "check_start", lambda spec, runs: None)
-    settings = Settings.model_validate({"paths": {"root": workspace.root}, "train": {"base_model": "tiny-random"}})
-    return run_sweep(settings, "batch_size", Choices("sft"), StartOptions())
+    return run_sweep(settings_of(workspace), "batch_size", Choices("sft"), StartOptions())
 
 
 @pytest.mark.parametrize(
@@ -284,12 +283,7 @@ def test_a_sweep_ends_with_what_concerns_all_its_members(
 def test_a_sweep_that_could_cost_too_much_in_all_never_starts(modal: LoopbackModal, workspace: Workspace) -> None:
     # One run could cost 1 h x 2 USD, four of them 8.
     remote = {"timeout_hours": 1, "price_per_hour": 2, "max_cost": 7.5}
-    settings = Settings.model_validate(
-        {
-            "paths": {"root": workspace.root},
-            "train": {"base_model": "tiny-random", "on": "modal", "modal": remote},
-        }
-    )
+    settings = settings_of(workspace, train={"on": "modal", "modal": remote})
     with pytest.raises(StoppedError, match=r"these runs could cost up to \$8\.00"):
         run_sweep(settings, "batch_size", Choices("sft"), StartOptions())
     assert modal.sent == []
@@ -304,19 +298,14 @@ def test_the_runs_of_a_sweep_are_counted_once_towards_the_cap(
     monkeypatch.setattr(
         "latentscore_data.core.compute.modal.start", lambda run, *_, **__: started.append(run.spec.run_id)
     )
-    settings = Settings.model_validate(
-        {
-            "paths": {"root": workspace.root},
-            "llm": {"max_cost": 8.5},
-            "train": {"base_model": "tiny-random", "on": "modal", "modal": {"timeout_hours": 1, "price_per_hour": 2}},
-        }
-    )
+    remote = {"timeout_hours": 1, "price_per_hour": 2}
+    settings = settings_of(workspace, train={"on": "modal", "modal": remote}, llm={"max_cost": 8.5})
     total = run_sweep(settings, "batch_size", Choices("sft"), StartOptions(detach=True))
     assert (len(started), dict(total.failed)) == (4, {})
 
 
 def test_a_sweep_whose_last_member_cannot_be_trained_says_so_before_the_first(workspace: Workspace) -> None:
-    settings = Settings.model_validate({"paths": {"root": workspace.root}, "train": {"base_model": "tiny-random"}})
+    settings = settings_of(workspace)
     with pytest.raises(InputError, match=r"batch\.size 4 is not a multiple of batch\.per_device 8"):
         run_sweep(settings, "batch_size", Choices("sft", overrides=["batch.per_device=8"]), StartOptions())
     assert not list(workspace.train_dir.glob("*"))

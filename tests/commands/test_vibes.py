@@ -226,22 +226,22 @@ def test_near_duplicates_across_texts_are_dropped_in_order(sampled: Path):
     assert {row.id_in_dataset for row in rows_in(sampled)} == {text.id_in_dataset for text in texts}
 
 
-def test_sentences_that_are_vibes_are_taken_as_they_stand(root: Path, lsdata_here: Any) -> None:
+def test_sentences_that_are_vibes_are_taken_as_they_stand(root: Path) -> None:
     said = ["Regen", "slow rain on a tin roof", "no rain, not sad " * 4, "(Page 3) of a torn letter", "x" * 1001]
     path = root.parent / "mine.csv"
     path.write_text("who,sentence\n" + "".join(f'p{n},"{text}"\n' for n, text in enumerate(said)), "utf-8")
     typed = ("--root", str(root))
-    lsdata_here("download", "--dataset", str(path), *typed, code=0)
+    here("download", "--dataset", str(path), *typed, code=0)
     # One is too long.
-    out = lsdata_here("vibes", "--model", "builtin/verbatim", "--dedupe-threshold", "1", *typed, code=1)
+    out = here("vibes", "--model", "builtin/verbatim", "--dedupe-threshold", "1", *typed, code=1)
     assert "each text is one vibe" in out.stderr
     found = {row.vibe_original: row.vibe_level for row in rows_in(root)}
     assert found == {said[0]: "xs", said[1]: "sm", said[2].strip(): "m", said[3]: "sm"}
     (failed,) = Workspace(root).failures("vibes").read_text().splitlines()
     assert "1,001 characters are no vibe" in failed
-    again = lsdata_here("vibes", "--model", "builtin/verbatim", "--dedupe-threshold", "1", *typed, "--json")
+    again = here("vibes", "--model", "builtin/verbatim", "--dedupe-threshold", "1", *typed, "--json")
     assert again.json()["skipped"] == 4
-    assert "builtin/keywords" in lsdata_here("configs", "rain", "--model", "builtin/verbatim", *typed, code=2).stderr
+    assert "builtin/keywords" in here("configs", "rain", "--model", "builtin/verbatim", *typed, code=2).stderr
 
 
 def test_without_texts_it_says_what_to_do(root: Path):

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import Lsdata
+from conftest import here
 from factories import make_text
 from latentscore_data.core.base import database
 from latentscore_data.core.base.errors import OutputError
@@ -266,7 +266,7 @@ def test_a_folder_in_the_place_of_the_file_is_one_clear_error(cache: Path) -> No
     os.rmdir(cache)
 
 
-def test_commands_go_on_with_a_damaged_cache(root: Path, lsdata_here: Lsdata) -> None:
+def test_commands_go_on_with_a_damaged_cache(root: Path) -> None:
     """What only looks (doctor) and what plans (a dry run of a paid model) both open the answer cache."""
     path = Workspace(root).llm_cache
     write_rows(Workspace(root))
@@ -274,5 +274,5 @@ def test_commands_go_on_with_a_damaged_cache(root: Path, lsdata_here: Lsdata) ->
     for command in (("doctor",), ("vibes", "--model", "openai/gpt-5-mini", "--dry-run")):
         fill_answers(path)
         path.write_bytes(DAMAGES["zeroed pages"](path.read_bytes()))
-        out = lsdata_here(*command, "--root", str(root), env={"OPENAI_API_KEY": "sk-none"}, code=0)
+        out = here(*command, "--root", str(root), env={"OPENAI_API_KEY": "sk-none"}, code=0)
         assert "was moved to" in out.stderr

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from conftest import Lsdata
+from conftest import here
 from factories import make_payload, make_scored
 from forked import python
 from latentscore.decoding import Prompt
@@ -259,20 +259,20 @@ def test_another_command_works_on_the_cluster_whose_address_it_is_given(ray: tup
 
 @pytest.mark.ml
 def test_training_on_ray_leaves_a_finished_run_in_the_workspace(
-    ray: tuple[RayExecutor, list[str]], lsdata_here: Lsdata, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    ray: tuple[RayExecutor, list[str]], workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The program in this process, and in the place of a cluster of its own the one that is there."""
     started = iter([import_module("ray")])
     monkeypatch.setattr(RayCluster, "_start", lambda self: next(started))
     monkeypatch.setattr(RayCluster, "_end", lambda self, ray: None)
     quick = ("--base-model", "tiny-random", "--max-steps", "1", "--limit", "4", "--on", "ray", "--json")
-    out = lsdata_here("train", "sft", *quick, "--root", str(workspace.root), code=0)
+    out = here("train", "sft", *quick, "--root", str(workspace.root), code=0)
     assert "on Ray" in out.stderr
     folder = RunFolder(workspace.train_dir / out.json()["details"]["run"])
     folder.verify()
     assert folder.metrics.exists()
     assert next(started, None) is None
-    again = lsdata_here("train", "sft", *quick, "--root", str(workspace.root))
+    again = here("train", "sft", *quick, "--root", str(workspace.root))
     assert again.json()["skipped"] == 1, "and no cluster is started"
 
 

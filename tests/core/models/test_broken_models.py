@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from conftest import Lsdata, needs
+from conftest import here, needs
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.models.base_models import load_base, load_tokenizer, load_trained, weights_digest
@@ -170,14 +170,12 @@ def trained(base: Path, root: Path, short_prompt: None, monkeypatch: pytest.Monk
         )  # fmt: skip
 
 
-def test_an_adapter_is_exported_from_another_folder(
-    trained: RunFolder, root: Path, base: Path, lsdata_here: Lsdata
-) -> None:
+def test_an_adapter_is_exported_from_another_folder(trained: RunFolder, root: Path, base: Path) -> None:
     assert json.loads((trained.final / "base.json").read_text()) == {
         "name": str(base),
         "weights": weights_digest(load_base(str(base)).model),
     }
-    lsdata_here("export", "model", "on-bm", "--root", str(root), code=0)
+    here("export", "model", "on-bm", "--root", str(root), code=0)
     exported = root / ".exports" / "on-bm"
     for name in ("README.md", "export.json", "training.json"):
         text = (exported / name).read_text()
@@ -185,9 +183,7 @@ def test_an_adapter_is_exported_from_another_folder(
         assert str(base.parent) not in text, f"{name} tells of the folders of this machine"
 
 
-def test_a_base_that_changed_since_training_is_noticed(
-    trained: RunFolder, root: Path, base: Path, lsdata_here: Lsdata
-) -> None:
+def test_a_base_that_changed_since_training_is_noticed(trained: RunFolder, root: Path, base: Path) -> None:
     from safetensors.numpy import load_file, save_file
 
     load_trained(trained.final)
@@ -196,5 +192,5 @@ def test_a_base_that_changed_since_training_is_noticed(
     save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InputError, match="differ from those that the adapter"):
         load_trained(trained.final)
-    out = lsdata_here("export", "model", "on-bm", "--root", str(root), code=2)
+    out = here("export", "model", "on-bm", "--root", str(root), code=2)
     assert "restore the base's old weights" in out.stderr

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Lsdata
+from conftest import here
 from latentscore_data.core.base.names import model_text
 from latentscore_data.core.base.settings import TrainSettings
 
@@ -20,13 +20,13 @@ def test_settings_with_such_a_name_have_a_text_and_others_have_pydantic_s() -> N
 
 
 @pytest.mark.ml
-def test_a_run_on_such_a_folder_is_refused_or_named(tmp_path: Path, lsdata_here: Lsdata, root: Path) -> None:
+def test_a_run_on_such_a_folder_is_refused_or_named(tmp_path: Path, root: Path) -> None:
     from export_workspace import fill
 
     fill(root)
     folder = tmp_path / os.fsdecode(b"b\xffm")
     folder.mkdir()
     (folder / "config.json").write_text("{}")
-    out = lsdata_here("train", "sft", "--base-model", str(folder), "--root", str(root))
+    out = here("train", "sft", "--base-model", str(folder), "--root", str(root))
     assert out.returncode in (2, 3), out.stderr
     assert "b\\xffm" in out.stderr

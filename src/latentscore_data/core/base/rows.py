@@ -212,6 +212,13 @@ class ScoredRow(ConfigRow):
     search: SearchColumn | None = None
     """What a search found for this row (``core/search/rows.py``)."""
 
+    @property
+    def winner_scores(self) -> dict[str, float]:
+        """The winner's score by each scorer that gave it one; empty without a winner."""
+        best, given = self.best_index, self.candidate_scores.items()
+        of_best = {name: scores[best] for name, scores in given if best is not None and best < len(scores)}
+        return {name: score for name, score in of_best.items() if score is not None}
+
     @field_validator("candidate_origins")
     @classmethod
     def _one_of_each(cls, origins: list[str], info: ValidationInfo) -> list[str]:

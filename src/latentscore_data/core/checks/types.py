@@ -76,10 +76,6 @@ def view_of(row: ScoredRow, split: str) -> RowView:
     """Return the view of a row. Values that do not fit the schema count as missing."""
     scorer, scores = next(iter(row.candidate_scores.items()), ("", []))
     known = sorted((score for score in scores if score is not None), reverse=True)
-    best = row.best_index
-    winners = [
-        (name, given[best]) for name, given in row.candidate_scores.items() if best is not None and best < len(given)
-    ]
     details = row.scores_external.get(scorer)
     return RowView(
         row_id=row.row_id,
@@ -88,7 +84,7 @@ def view_of(row: ScoredRow, split: str) -> RowView:
         vibe=row.vibe_original,
         model=f"{row.vibe_model or ''}\n{row.config_model or ''}",
         config=labels_of((row.config_payload or {}).get("config")),
-        scores=tuple((name, float(score)) for name, score in winners if score is not None),
+        scores=tuple(row.winner_scores.items()),
         margin=known[0] - known[1] if len(known) > 1 else None,
         unread=isinstance(details, Mapping) and details.get("words") == 0,
     )

@@ -119,13 +119,8 @@ def _count(split: str, row: ScoredRow, facts: DatasetFacts) -> None:
     facts.converted.update(row.converted)
     for scorer, scores in row.candidate_scores.items():
         facts.candidates.setdefault(scorer, []).extend(score for score in scores if score is not None)
-        if (best := winner_score(row, scores)) is not None:
-            facts.winners.setdefault(scorer, []).append(best)
-
-
-def winner_score(row: ScoredRow, scores: Sequence[float | None]) -> float | None:
-    """Return the winner's score of a scorer's ``scores``; None without a winner or without its score."""
-    return scores[row.best_index] if row.best_index is not None and row.best_index < len(scores) else None
+    for scorer, score in row.winner_scores.items():
+        facts.winners.setdefault(scorer, []).append(score)
 
 
 def all_rows(splits: Mapping[str, Rows]) -> Iterator[ScoredRow]:

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +33,7 @@ from latentscore_data.core.export.dataset import Rows
 from latentscore_data.core.export.tables import Lines, Table, write_table
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.clap_index import ClapIndex
-from latentscore_data.core.vibes.dedupe import EmbedderChoice, choose_embedder, load_embedder
+from latentscore_data.core.vibes.dedupe import EmbedderChoice, batched, choose_embedder, load_embedder
 
 BATCH = 512
 LINE = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
@@ -138,8 +137,7 @@ def write_map(folder: Path, rows: Iterable[ScoredRow], kind: str, vectors: Vecto
                 yield row
 
     with (folder / JSONL_FILE).open("wb") as whole, (folder / ROWS_FILE).open("wb") as lines:
-        chosen = with_config()
-        while batch := list(islice(chosen, BATCH)):
+        for batch in batched(with_config(), BATCH):
             embedded = np.ascontiguousarray(vectors(batch), dtype=np.float32)
             _check_unit(embedded, batch)
             parts.append(embedded)

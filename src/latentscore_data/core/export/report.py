@@ -17,7 +17,7 @@ from latentscore_data.core.base.jsonl import count_lines, object_or_empty, repla
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.export.cards import draw_scores, load_template
-from latentscore_data.core.export.dataset import DatasetFacts, winner_score
+from latentscore_data.core.export.dataset import DatasetFacts
 from latentscore_data.core.scoring.clips import mp3_bytes
 from latentscore_data.core.texts.provenance import Provenance
 
@@ -88,11 +88,7 @@ def _player(folder: Path, row: ScoredRow, seconds: float, seed: int) -> JsonObje
         "vibe": row.vibe_original,
         "split": row.split or "",
         "source": f"{row.dataset} {row.id_in_dataset}",
-        "scores": {
-            name: f"{score:.3f}"
-            for name, scores in row.candidate_scores.items()
-            if (score := winner_score(row, scores)) is not None
-        },
+        "scores": {name: f"{score:.3f}" for name, score in row.winner_scores.items()},
         "audio": "",
         "problem": "",
     }

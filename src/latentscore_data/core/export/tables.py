@@ -12,6 +12,7 @@ from latentscore_data.core.base.errors import VerificationError
 from latentscore_data.core.base.jsonl import Line, read_lines, replace_rows, writing
 from latentscore_data.core.base.rows import PUBLISHED_SPLITS
 from latentscore_data.core.export.columns import AUDIO, Kind, arrow_schema, columns_of, fitted
+from latentscore_data.core.vibes.dedupe import batched
 
 ROWS_PER_GROUP = 1_000
 ROWS_PER_SHARD = 100_000
@@ -103,7 +104,7 @@ def _write_parquet(target: Path, lines: Lines, columns: Mapping[str, Kind]) -> l
                 path.open("wb") as out,
                 pyarrow.parquet.ParquetWriter(out, schema, compression="zstd", write_page_index=True) as writer,
             ):
-                while batch := list(islice(shard, group)):
+                for batch in batched(shard, group):
                     writer.write_table(pyarrow.Table.from_pylist(batch, schema=schema))
         drafts.append(path)
     # The names contain the number of shards, which is known only now.
