@@ -39,12 +39,11 @@ def test_a_judge_without_a_search_is_refused() -> None:
 
 
 @pytest.mark.parametrize("scorers", [("acoustic", "acoustic"), ("acoustic", "auto"), ("auto", "acoustic")])
-def test_a_judge_that_is_the_guide_is_refused(lsdata_here: Lsdata, scorers: tuple[str, str]) -> None:
+def test_a_judge_that_is_the_guide_is_refused(scorers: tuple[str, str]) -> None:
     guide, judge = scorers
     command = ("configs", VIBE, "--search", "8", "--scorer", guide, "--judge", judge)
     for more in ((), ("--dry-run",)):
-        out = lsdata_here(*command, *more)
-        assert out.returncode == 2
+        out = here(*command, *more, code=2)
         assert "judge and guide of the search are the same scorer: acoustic" in out.stderr
 
 
