@@ -92,7 +92,9 @@ def main() -> None:
                     page.screenshot(path=str(options.out / f"{name}.png"))
             phones = []
             for scheme in ("light", "dark"):
-                with shown(browser, studio, "play", viewport=PHONE, color_scheme=scheme, is_mobile=True) as page:
+                with shown(
+                    browser, studio, "play", viewport=PHONE, color_scheme=scheme, is_mobile=True, has_touch=True
+                ) as page:
                     phones.append(page.screenshot())
             side_by_side(browser, phones, options.out / "phone.png")
 

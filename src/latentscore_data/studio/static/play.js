@@ -555,6 +555,7 @@ function fieldRow(name) {
       bar.style.setProperty("--carry", carried ? String(Math.min(Math.abs(carried) / whyShown.most, 1)) : "0");
       bar.classList.toggle("minus", (carried || 0) < 0);
       row.title = whyShown ? (carried === undefined ? "at its default" : `${carried >= 0 ? "+" : "−"}${Math.abs(carried).toFixed(3)} of the score`) : "";
+      input.setAttribute("aria-description", row.title);
     },
   });
   return row;
