@@ -16,7 +16,13 @@ from typing import Any
 
 import numba
 from numba.core import event
-from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile, UserWideCacheLocator
+from numba.core.caching import (
+    CompileResultCacheImpl,
+    FunctionCache,
+    IndexDataCacheFile,
+    InTreeCacheLocator,
+    UserWideCacheLocator,
+)
 from numba.core.ir import Loc
 
 from latentscore.installed import available_cores
@@ -91,11 +97,19 @@ class _UsersFolder(UserWideCacheLocator):
         super().ensure_cache_path()
 
 
+class _ProgramFolder(InTreeCacheLocator):
+    """The program's own folder, only to be read: its owner may have compiled the loops, as in a container's image."""
+
+    def ensure_cache_path(self) -> None:
+        pass
+
+
 class _Folders(CompileResultCacheImpl):
-    """Numba's choice of the cache folder."""
+    """The choice of the cache folder: the first writable one of numba's, or else the program's."""
 
     _locator_classes = [  # noqa: RUF012
-        _UsersFolder if one is UserWideCacheLocator else one for one in CompileResultCacheImpl._locator_classes
+        *(_UsersFolder if one is UserWideCacheLocator else one for one in CompileResultCacheImpl._locator_classes),
+        _ProgramFolder,
     ]
 
 
@@ -148,6 +162,8 @@ def compiled(loop: Callable[..., Any], inner: bool = False) -> Callable[..., Any
         made._cache = _OptionalCache(made.py_func)
     except RuntimeError:
         _Announcer.uncached = True
+    else:
+        _Announcer.uncached |= isinstance(made._cache._impl.locator, _ProgramFolder)
     return made
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -130,16 +131,30 @@ def test_what_another_numba_has_kept_is_not_unpickled(folder: Path, monkeypatch:
     assert ask(folder) == (42.0, True)
 
 
-def test_without_a_home_folder_nothing_is_created_in_the_working_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(InTreeCacheLocator, "from_function", lambda *_: None)
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a loop, as of an installation, in which this user cannot write."""
+
+    def refused(locator: InTreeCacheLocator) -> None:
+        raise PermissionError(locator.get_cache_path())
+
     monkeypatch.setattr(numba.config, "CACHE_DIR", "")
     monkeypatch.setattr(compiling._Announcer, "uncached", False)
-    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     (tmp_path / "loop.py").write_text(LOOP)
     assert ask(tmp_path) == (42.0, True)
+    monkeypatch.setattr(InTreeCacheLocator, "ensure_cache_path", refused)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    return tmp_path
+
+
+def test_what_the_owner_of_the_program_has_compiled_is_used_by_others(installed: Path) -> None:
+    assert ask(installed) == (42.0, False)
+
+
+def test_without_a_home_folder_nothing_is_created_in_the_working_folder(installed: Path) -> None:
+    shutil.rmtree(installed / "__pycache__")
+    assert ask(installed) == (42.0, True)
     assert compiling._Announcer.uncached
     assert not list(Path.cwd().iterdir())
 
