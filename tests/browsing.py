@@ -29,6 +29,15 @@ def chromium() -> str:
     return found
 
 
+PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
+
+TOO_SMALL = """[...document.querySelectorAll('button, select, textarea, input, summary')]
+  .filter((node) => node.checkVisibility({ visibilityProperty: true }) && !node.closest('.askline'))
+  .map((node) => [node.outerHTML.slice(0, 120), node.getBoundingClientRect()])
+  .filter(([, box]) => box.width && (box.width < 44 || box.height < 44)).map(([html]) => html)"""
+"""The controls of a page that are smaller than 44 by 44 px, which fingers miss."""
+
+
 @contextmanager
 def open_page(path: Path, **options: Any) -> Iterator[Any]:
     """A Playwright page that shows the file, with ``page.errors``: what the console and the scripts complained about."""

@@ -6,12 +6,15 @@ import json
 import logging
 import os
 import re
+import tempfile
 from pathlib import Path
 
 import pytest
+import typer
 
 from conftest import Lsdata, here
 from latentscore.installed import install
+from latentscore_data.cli import with_errors_shown
 from latentscore_data.core.base.display import (
     RedactingFormatter,
     clean,
@@ -57,10 +60,6 @@ def test_an_error_in_json_is_one_document() -> None:
 def test_a_bug_exits_70_with_a_traceback_without_keys(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import typer
-
-    from latentscore_data.cli import with_errors_shown
-
     monkeypatch.setenv("OPENAI_API_KEY", "sk-verysecretvalue")
 
     def broken() -> None:
@@ -75,10 +74,6 @@ def test_a_bug_exits_70_with_a_traceback_without_keys(
 
 
 def test_a_full_disk_is_no_bug(capsys: pytest.CaptureFixture[str]) -> None:
-    import typer
-
-    from latentscore_data.cli import with_errors_shown
-
     def full() -> None:
         with open("/dev/full", "w") as file:
             file.write("a line")
@@ -95,16 +90,25 @@ def test_a_full_disk_is_no_bug(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_deleted_working_folder_is_no_bug(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import typer
-
-    from latentscore_data.cli import with_errors_shown
-
     monkeypatch.chdir(tmp_path)
     tmp_path.rmdir()
     with pytest.raises(typer.Exit) as caught:
         with_errors_shown(lambda: print(Path.cwd()), "test")
     assert caught.value.exit_code == 6
     assert "the working folder was deleted" in capsys.readouterr().err
+
+
+def test_no_folder_for_temporary_files_is_no_bug(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", list)
+    with pytest.raises(typer.Exit) as caught:
+        with_errors_shown(lambda: print(tempfile.mkdtemp()), "test")
+    assert caught.value.exit_code == 6
+    err = capsys.readouterr().err
+    assert "no folder for temporary files is writable" in err
+    assert "set TMPDIR" in err
 
 
 def test_log_lines_carry_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 from pathlib import Path
 
 import pytest
 
+from conftest import Lsdata
 from factories import make_scored
 from forked import python
 from latentscore.files import MOST_BYTES, open_file, read_whole, why_no_file
@@ -48,6 +50,29 @@ def test_no_command_waits_for_what_is_no_file(folder: Path, name: str) -> None:
         assert out.returncode in (2, 3), (place, out.returncode, out.stdout, out.stderr)
         assert "Traceback" not in out.stderr
         assert "->" in out.stdout + out.stderr, (place, out.stderr)
+
+
+NAMES = {
+    **COMMANDS,
+    "model of a benchmark": ("bench", "--suite", "short", "--limit", "1", "--source", "local:PLACE"),
+    "base of a training": ("train", "sft", "--base-model", "PLACE", "--dry-run"),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_home_of_a_user_who_does_not_exist_is_a_missing_file(lsdata_here: Lsdata, name: str) -> None:
+    out = lsdata_here(*(word.replace("PLACE", "~no-such-user/x.py") for word in NAMES[name]))
+    assert out.returncode in (2, 3), (out.stdout, out.stderr)
+
+
+def test_doctor_runs_for_a_user_without_a_home_folder(lsdata_here: Lsdata, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", none)
+    out = lsdata_here("doctor")
+    assert out.returncode == 0, out.stderr
 
 
 @pytest.mark.long

@@ -37,7 +37,7 @@ FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG"}
 
 FILE_TAGS = ("title", "artist", "album", "comment", "software", "date", "copyright", "genre", "license", "tracknumber")
 """Tags that all file formats support."""
-PIECE_TAGS = ("vibe", "config", "seed", "seconds", "renderer", "layer")
+PIECE_TAGS = ("vibe", "config", "seed", "seconds", "loop", "renderer", "layer")
 """Tags that describe how a piece was rendered. A file holds them as one JSON object in its comment, with the title."""
 
 COMMENT_BYTES = {"WAV": 2000}
@@ -85,7 +85,7 @@ class Audio:
 
     ``samples`` is float32 of shape (frames, 2) in [-1, 1]; ``sample_rate`` is in hertz. ``stems`` holds the layers by
     name if they were requested. ``tags`` are the tags of the file or of the piece: rendered audio has ``config``,
-    ``seed``, ``seconds`` and ``renderer`` (its version), which :func:`write_audio` writes. ``metadata`` is None for
+    ``seed``, ``seconds``, ``renderer`` (its version), and ``loop`` (true) if it is one; :func:`write_audio` writes them. ``metadata`` is None for
     audio that was not rendered in this process. ``np.asarray(audio)`` returns the samples; a notebook shows a player.
     Audio is equal if all of these are.
     """
@@ -145,6 +145,8 @@ class Audio:
         return same and np.array_equal(self.samples, other.samples)
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is None:  # not a value that numpy 1 knows
+            return np.asarray(self.samples, dtype=dtype)
         return np.array(self.samples, dtype=dtype, copy=copy)
 
     def __repr__(self) -> str:
@@ -371,7 +373,8 @@ def _tag(file: str, name: str, value: Any) -> str:
 
 
 def read_audio(path: Path | str) -> Audio:
-    """Read a sound file and its tags. Mono is copied to both channels; more than two channels are refused.
+    """Read a sound file and its tags. Mono is copied to both channels, so it measures 3 LU louder than the one channel;
+    more than two channels are refused.
 
     ``Audio.tags`` holds the file's tags of :data:`FILE_TAGS` as text, and, if :func:`write_audio` wrote the file, those
     of :data:`PIECE_TAGS` with their original values. Raises :class:`AudioError`.

@@ -16,7 +16,7 @@ from typing import Any
 
 import numba
 from numba.core import event
-from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile, UserWideCacheLocator
 from numba.core.ir import Loc
 
 from latentscore.installed import available_cores
@@ -81,8 +81,28 @@ class SealedFiles(IndexDataCacheFile):
 _SEAL_BYTES = hashlib.sha256().digest_size
 
 
+class _UsersFolder(UserWideCacheLocator):
+    """The user's cache folder. Without a home folder there is none: numba would create a folder named ``~`` in the working
+    folder."""
+
+    def ensure_cache_path(self) -> None:
+        if not os.path.isabs(self.get_cache_path()):
+            raise FileNotFoundError(self.get_cache_path())
+        super().ensure_cache_path()
+
+
+class _Folders(CompileResultCacheImpl):
+    """Numba's choice of the cache folder."""
+
+    _locator_classes = [  # noqa: RUF012
+        _UsersFolder if one is UserWideCacheLocator else one for one in CompileResultCacheImpl._locator_classes
+    ]
+
+
 class _OptionalCache(FunctionCache):
     """Numba's disk cache, but a full, read-only or damaged disk only causes another compilation."""
+
+    _impl_class = _Folders
 
     def __init__(self, loop: Any) -> None:
         super().__init__(loop)
@@ -216,7 +236,7 @@ def _keeps_loops() -> bool:
     if loop is None:
         return False
     try:
-        cache = FunctionCache(loop.__wrapped__)
+        cache = _OptionalCache(loop.__wrapped__)
     except RuntimeError:
         return False
     return os.access(cache.cache_path, os.W_OK) and not Path(cache._cache_file._index_path).exists()

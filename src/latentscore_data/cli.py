@@ -332,6 +332,8 @@ def with_errors_shown(work: Callable[[], None], name: str) -> None:
         if not _working_folder_exists():
             _report("the working folder was deleted", "cd to a folder that exists", OutputError.exit_code)
         if error.filename is None:
+            if not _temporary_folder_exists():
+                _report("no folder for temporary files is writable", "set TMPDIR to one that is", OutputError.exit_code)
             _report_bug(error)
         # A path that was removed, is locked or is not a file: the system's message is clearer than a traceback.
         logging.getLogger(__name__).debug("file error", exc_info=True)
@@ -349,6 +351,16 @@ def with_errors_shown(work: Callable[[], None], name: str) -> None:
 def _working_folder_exists() -> bool:
     try:
         os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _temporary_folder_exists() -> bool:
+    import tempfile
+
+    try:
+        tempfile.gettempdir()
     except FileNotFoundError:
         return False
     return True

@@ -38,6 +38,15 @@ def test_a_judge_without_a_search_is_refused() -> None:
     assert "--judge needs --search" in here("configs", VIBE, "--judge", "clap", code=2).stderr
 
 
+@pytest.mark.parametrize("scorers", [("acoustic", "acoustic"), ("acoustic", "auto"), ("auto", "acoustic")])
+def test_a_judge_that_is_the_guide_is_refused(scorers: tuple[str, str]) -> None:
+    guide, judge = scorers
+    command = ("configs", VIBE, "--search", "8", "--scorer", guide, "--judge", judge)
+    for more in ((), ("--dry-run",)):
+        out = here(*command, *more, code=2)
+        assert "judge and guide of the search are the same scorer: acoustic" in out.stderr
+
+
 @pytest.mark.long
 def test_render_writes_what_the_search_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LSDATA_SEARCH__RENDERS", "16")

@@ -16,6 +16,7 @@ from typing import Any
 import numba
 import pytest
 from numba.core import event
+from numba.core.caching import InTreeCacheLocator
 from numba.core.ir import Loc
 
 from forked import python
@@ -127,6 +128,20 @@ def test_a_changed_loop_is_compiled_again(folder: Path) -> None:
 def test_what_another_numba_has_kept_is_not_unpickled(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(numba, "__version__", "9.9.9")
     assert ask(folder) == (42.0, True)
+
+
+def test_without_a_home_folder_nothing_is_created_in_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(InTreeCacheLocator, "from_function", lambda *_: None)
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "")
+    monkeypatch.setattr(compiling._Announcer, "uncached", False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    (tmp_path / "loop.py").write_text(LOOP)
+    assert ask(tmp_path) == (42.0, True)
+    assert compiling._Announcer.uncached
+    assert not list(Path.cwd().iterdir())
 
 
 @pytest.fixture

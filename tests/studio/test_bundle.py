@@ -35,6 +35,22 @@ def test_a_limit_takes_rows_of_different_texts(root: Path):
     assert [row.row_id for row in shown] == [rows[0].row_id, rows[3].row_id]
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--vibe", "rain"], "--vibe needs --bundle"),
+        (["--split", "TEST"], "--split needs --bundle"),
+        (["--overwrite"], "--overwrite needs --bundle"),
+        (["--bundle", "site", "--model", "openai/gpt-4o-mini"], "--model has no effect"),
+    ],
+)
+def test_an_option_without_effect_is_refused(options: list[str], said: str, lsdata_here: Lsdata):
+    out = lsdata_here("studio", *options)
+    assert out.returncode == 2
+    assert said in out.stderr
+    assert not Path("site").exists()
+
+
 @pytest.mark.browser
 @pytest.mark.long
 def test_one_piece_plays_from_a_file(tmp_path: Path, lsdata: Lsdata):

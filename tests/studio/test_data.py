@@ -18,6 +18,8 @@ from latentscore_data.core.base.jsonl import read_lines, replace_json, replace_r
 from latentscore_data.core.base.marks import Mark, add_mark, bad_rows, marks_file, read_marks
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.models.runs import RunFolder
+from latentscore_data.studio import rows as studio_rows
 from latentscore_data.studio.places import Places
 from latentscore_data.studio.playlists import Playlists
 from latentscore_data.studio.rows import PAGE, Rows, Wanted
@@ -75,6 +77,29 @@ class TestRows:
         assert rows.page(Wanted(split="SFT-Train"), 0)["total"] == 3
         replace_rows(workspace.scored("SFT-Train"), [make_scored(1, row_id="only")])
         assert [row["id"] for row in rows.page(Wanted(split="SFT-Train"), 0)["rows"]] == ["only"]
+
+    def test_a_failure_of_a_running_stage_is_seen_without_reading_the_rows_again(
+        self, root: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        workspace = write_workspace(root, 3)
+        rows = rows_of(workspace)
+        before = rows.page(Wanted(state="waiting"), 0)
+        assert before["total"] == 1
+        read: list[Path] = []
+        lines = studio_rows._lines
+        monkeypatch.setattr(studio_rows, "_lines", lambda path, split: read.append(path) or lines(path, split))
+        failures = workspace.failures("configs")
+        failures.parent.mkdir(parents=True, exist_ok=True)
+        failures.write_text(json.dumps({"row_id": "waiting", "kind": "timeout", "message": "no answer"}) + "\n")
+        after = rows.page(Wanted(state="failed", split="TEST"), 0)
+        assert [row["failure"] for row in after["rows"]] == ["timeout: no answer"]
+        assert read == []
+        assert after["version"] != before["version"]
+        failures.unlink()
+        assert rows.page(Wanted(state="waiting"), 0)["total"] == 1
+        replace_rows(workspace.vibes("TEST"), [make_vibe(9, vibe="another", row_id="another", split="TEST")])
+        assert [row["id"] for row in rows.page(Wanted(state="waiting"), 0)["rows"]] == ["another"]
+        assert read == [workspace.vibes("TEST")]
 
     def test_a_row_in_full_holds_the_question_and_all_candidates(self, root: Path):
         found = rows_of(write_workspace(root, 3)).row("row-1")
@@ -151,6 +176,23 @@ class TestPlaces:
             (0.25, 0.3, 0.01),
         ]
         assert second["status"].startswith("damaged")
+
+    def test_only_runs_with_new_steps_are_read_again(self, root: Path, monkeypatch: pytest.MonkeyPatch):
+        runs = [RunFolder(Workspace(root).train_dir / name) for name in ("done", "running")]
+        for run in runs:
+            replace_json(run.record_file, {"kind": "sft", "status": "running"})
+            replace_json(run.spec_file, {})
+            replace_rows(run.metrics, [{"step": 1, "loss": 2.0}])
+        read: list[str] = []
+        history = RunFolder.history
+        monkeypatch.setattr(RunFolder, "history", lambda run: read.append(run.run_id) or history(run))
+        places = Places(Workspace(root))
+        assert len(places.listed()["runs"]) == 2
+        with runs[1].metrics.open("a") as file:
+            file.write('{"step": 2, "loss": 1.0}\n')
+        listed = {run["id"]: run["curves"] for run in places.listed()["runs"]}
+        assert listed == {"done": {"loss": [[1, 2.0]]}, "running": {"loss": [[1, 2.0], [2, 1.0]]}}
+        assert sorted(read) == ["done", "running", "running"]
 
     def test_only_listed_files_of_an_opened_report_are_served(self, root: Path):
         workspace = Workspace(root)

@@ -69,6 +69,8 @@ class Lexicon:
     degrees: Mapping[tuple[Phrase, str], tuple[Label, ...]]
     alone: Mapping[Phrase, tuple[Sense, ...]]
     """The senses that count without a head noun."""
+    exact: Mapping[str, frozenset[str]]
+    """Base forms that are other words, and the forms that count: "blinding" for "blind"."""
     longest: int
 
 
@@ -83,6 +85,9 @@ def lexicon() -> Lexicon:
     senses: dict[Phrase, list[Sense]] = defaultdict(list)
     heads: dict[Phrase, list[str]] = defaultdict(list)
     degrees: dict[tuple[Phrase, str], tuple[Label, ...]] = {}
+    exact: dict[str, set[str]] = defaultdict(set)
+    for word in _split(data["exact"]):
+        exact[root(word)].add(word)
 
     def add_field(name: str, table: dict[str, str], labels: dict[str, Label]) -> None:
         own_heads = [roots(head) for head in [*_split(table.pop("heads", "")), name.replace("_", " ")]]
@@ -120,6 +125,7 @@ def lexicon() -> Lexicon:
         heads={k: tuple(v) for k, v in heads.items()},
         degrees=degrees,
         alone={k: tuple(s for s in v if s.alone) for k, v in senses.items() if any(s.alone for s in v)},
+        exact={base: frozenset(words) for base, words in exact.items()},
         longest=max(map(len, (*senses, *heads))),
     )
 
@@ -257,10 +263,15 @@ class _Reader:
         """Interpret phrases without a head noun, at the positions that are ``wanted``."""
         taken = list(self.used)
         for start, end in self._spans(self.tables.alone, taken):
-            if wanted(start, end):
+            if wanted(start, end) and self._is_exact(start, end):
                 self._mention(self.tables.alone[tuple(self.roots[start:end])], start, end, float(end - start))
             else:
                 taken[start:end] = self.used[start:end]
+
+    def _is_exact(self, start: int, end: int) -> bool:
+        """Return False for a single word that is another form of one that counts only as it is listed."""
+        forms = self.tables.exact.get(self.roots[start]) if end - start == 1 else None
+        return forms is None or self.tokens[start].text in forms
 
     def _before(self, start: int) -> tuple[bool, int]:
         """(negated, +1 intensified / -1 weakened / -2 moderate) by the three words before ``start``."""
@@ -472,7 +483,7 @@ def _key_with_mode(text: str) -> re.Match[str] | None:
         # "a minor" is an article and a mode unless it is written "A minor" or follows "in", "key of".
         before = text[: match.start()].rstrip().lower()
         if match[1] != "a" or match[2] or before.endswith(("in", "key of", "key:", "key")):
-            if match[1] == "A" and not before and not match[2] and match.end() < len(text.rstrip()):
+            if match[1] == "A" and not before and not match[2] and text[match.end() :].lstrip()[:1].isalpha():
                 continue
             return match
     return None

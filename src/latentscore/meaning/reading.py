@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentscore.labels import FIELDS, Label
+from latentscore.meaning.fitted import fitted
 from latentscore.meaning.sentence import (
     DENIALS,
     SAME,
@@ -145,21 +146,49 @@ def _kernel(vectors: NDArray[np.float64], points: NDArray[np.float64]) -> NDArra
     return np.exp((vectors @ points.T - 1.0) / WIDTH)
 
 
-@cache
-def _scale() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """(points of shape (seeds and common words, dim), their weights (points, axes), mean and deviation of common words).
+class _Scale(NamedTuple):
+    """A kernel ridge regression with the poles as the values of seeds and 0 as the value of common words."""
 
-    A kernel ridge regression with the poles as the values of seeds and 0 as the value of common words.
-    """
-    seeds = list(dict.fromkeys(seed for axis in axes() for seed in (*axis.low, *axis.high)))
-    common = embedder().token_vectors[COMMON].astype(np.float64)
-    common /= np.linalg.norm(common, axis=1, keepdims=True)
-    points = np.vstack([embedder().embed(seeds).astype(np.float64), common[::BACKGROUND_STEP]])
+    points: NDArray[np.float64]
+    """The vectors of seeds and common words, shape (points, dim)."""
+    weights: NDArray[np.float64]
+    """Shape (points, axes)."""
+    mean: NDArray[np.float64]
+    """The mean value of other common words on each axis."""
+    deviation: NDArray[np.float64]
+    """The standard deviation of other common words on each axis."""
+
+
+@cache
+def _scale() -> _Scale:
+    rows = fitted("axes", reading_fingerprint())
+    if rows is None:
+        rows = fit_axes()
+    return _Scale(_points(), weights=rows[:-2], mean=rows[-2], deviation=rows[-1])
+
+
+def fit_axes() -> NDArray[np.float64]:
+    """Return the weights of the regression, then the mean and the deviation of common words; shape (points + 2, axes)."""
+    points = _points()
     wanted = np.zeros((len(points), len(axes())))
-    wanted[: len(seeds)] = [poles()[root(seed)] for seed in seeds]
+    wanted[: len(_seeds())] = [poles()[root(seed)] for seed in _seeds()]
     weights = np.linalg.solve(_kernel(points, points) + RIDGE * np.eye(len(points)), wanted).astype(np.float64)
-    values = _kernel(common[1::BACKGROUND_STEP], points) @ weights
-    return points, weights, values.mean(axis=0), values.std(axis=0)
+    values = _kernel(_common(1), points) @ weights
+    return np.vstack([weights, values.mean(axis=0), values.std(axis=0)])
+
+
+def _seeds() -> list[str]:
+    return list(dict.fromkeys(seed for axis in axes() for seed in (*axis.low, *axis.high)))
+
+
+def _points() -> NDArray[np.float64]:
+    return np.vstack([embedder().embed(_seeds()).astype(np.float64), _common(0)])
+
+
+def _common(first: int) -> NDArray[np.float64]:
+    """Return the unit vectors of every 24th common word from the one at a place."""
+    common = embedder().token_vectors[COMMON][first::BACKGROUND_STEP].astype(np.float64)
+    return common / np.linalg.norm(common, axis=1, keepdims=True)
 
 
 @lru_cache(maxsize=1 << 16)

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from latentscore.labels import FIELDS, Label
-from latentscore.meaning.reading import Reading, Vector, read
+from latentscore.meaning.fitted import fitted
+from latentscore.meaning.reading import Reading, Vector, read, reading_fingerprint
+from latentscore.meaning.sentence import embedder
 from latentscore.seeds import digest
 from latentscore.vibe_map import starter_lines, starter_pairs
 
@@ -46,9 +48,22 @@ def starter_fingerprint() -> str:
 @cache
 def _pairs() -> tuple[tuple[Mapping[str, Any], ...], Vector]:
     """Return the pairs whose vibes have a vector, and their vectors, float32 of shape (pairs, dim)."""
-    read_pairs = [(pair, read(pair["vibe"]).vector) for pair in starter_pairs()]
-    known = [(pair, vector) for pair, vector in read_pairs if vector is not None]
-    return tuple(pair for pair, _ in known), np.stack([vector for _, vector in known])
+    vectors = fitted("pairs", pairs_fingerprint())
+    if vectors is None:
+        vectors = pair_vectors()
+    pairs, known = starter_pairs(), np.flatnonzero(vectors.any(axis=1))
+    return tuple(pairs[at] for at in known), vectors[known]
+
+
+def pairs_fingerprint() -> str:
+    """Return a hash of everything that determines the vectors of the pairs."""
+    return digest(reading_fingerprint(), *starter_lines())
+
+
+def pair_vectors() -> Vector:
+    """Return the vector of each pair's vibe, float32 of shape (pairs, dim); 0 for a vibe without a vector."""
+    vectors = [read(pair["vibe"]).vector for pair in starter_pairs()]
+    return np.stack([np.zeros(embedder().dim, dtype=np.float32) if v is None else v for v in vectors])
 
 
 @cache

@@ -67,7 +67,7 @@ def render(
     }  # fmt: skip
     with announced(COMPILING):
         if loop:
-            return Audio(_loop(numbers, seconds, seed, sample_rate), sample_rate, tags=tags)
+            return Audio(_loop(numbers, seconds, seed, sample_rate), sample_rate, tags={**tags, "loop": True})
         score = compose(numbers, seconds, seed)
         samples = _played(score, sample_rate, threads)
         # The stems are mixed in the memory that the mix was made in.

@@ -36,7 +36,7 @@ PayloadOption = Annotated[
     typer.Option(
         metavar="FILE",
         help="Render a file: a payload or config (JSON), a row, rows (JSONL), the output of configs --json, or a FLAC, "
-        "WAV or OGG of lsdata, with its seed, length and rate; - is stdin.",
+        "WAV or OGG of lsdata, with its seed, length, rate and loop; - is stdin.",
     ),
 ]
 PickOption = Annotated[
@@ -65,6 +65,7 @@ def render(
     sample_rate: Annotated[int | None, typer.Option(help="Hertz, 8000 to 192000 (default 48000).")] = None,
     stems: Annotated[bool, typer.Option("--stems", help="Also write one file per layer.")] = False,
     midi: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the notes as a MIDI file.")] = None,
+    loop: Annotated[bool, typer.Option("--loop", help="Render whole bars that repeat without a seam.")] = False,
     search: Annotated[
         bool, typer.Option("--search", help="With VIBE: search for a better config than the first answer.")
     ] = False,
@@ -81,10 +82,13 @@ def render(
         lsdata render "rain on a tin roof" --search
         lsdata render --payload winner.json --seconds 60 --stems --midi notes.mid
         lsdata render --payload rain.flac --sample-rate 96000 --out rain-96k.flac
+        lsdata render "rain on a tin roof" --loop --seconds 16 --out loop.wav
         lsdata render "rain on a tin roof" --map .exports/map-text
         lsdata render "grey dawn" "market street" "fog" --crossfade 4 --seconds 120 --out mix.flac
     """
-    _check_flags(vibes or [], payload, pick, map_path, model, search=search, of_one=search or stems or midi is not None)
+    _check_flags(
+        vibes or [], payload, pick, map_path, model, search=search, of_one=bool(search or stems or midi or loop)
+    )
     check_mix(len(vibes or ()), seconds, crossfade)
     check_places(out, midi, stems)
     answers = _answers(vibes, model, map_path, calls, search=search, yes=yes) if vibes else []
@@ -93,11 +97,14 @@ def render(
     seconds = _first(seconds, pieces[0].seconds, 30.0 * len(pieces))
     seed = _first(seed, pieces[0].seed, 0)
     sample_rate = _first(sample_rate, pieces[0].sample_rate, 48_000)
+    loop = loop or pieces[0].loop
+    if loop and (stems or midi is not None):
+        raise InputError("a loop has no stems and no MIDI file", "leave out --stems and --midi, or --loop")
     check_format(out, sample_rate)
     if len(pieces) > 1:
         written, audio = mix_files(answers, out, seconds, crossfade, seed, sample_rate)
     else:
-        written, audio = render_files(pieces[0], out, seconds, seed, sample_rate, stems, midi)
+        written, audio = render_files(pieces[0], out, seconds, seed, sample_rate, stems, loop, midi)
     report_files(audio, pieces, written, seed, answers)
     if play:
         play_sound(audio, out)
@@ -116,7 +123,9 @@ def _check_flags(
     """Raise :class:`InputError` for flags that cannot be combined."""
     vibe = vibes[0] if vibes else None
     if len(vibes) > 1 and (payload is not None or of_one):
-        raise InputError("--payload, --search, --stems and --midi need one vibe", 'lsdata render "rain" --stems')
+        raise InputError(
+            "--payload, --search, --stems, --midi and --loop need one vibe", 'lsdata render "rain" --stems'
+        )
     if (vibe is None) == (payload is None):
         raise InputError("render needs either a vibe or --payload FILE", 'lsdata render "rain on a tin roof"')
     if pick is not None and payload is None:

@@ -63,9 +63,13 @@ def studio(
     """
     access = choose_access(host, token)
     settings = load(configs=chosen(model=model), scoring=chosen(scorers=scorer, workers=workers))
-    if vibe is not None and bundle is None:
-        raise InputError("--vibe needs --bundle", 'lsdata studio --bundle site/ --vibe "slow rain"')
-    if bundle is not None:
+    if bundle is None:
+        for flag, given in {"--vibe": vibe is not None, "--split": split, "--overwrite": overwrite}.items():
+            if given:
+                raise InputError(f"{flag} needs --bundle", "lsdata studio --bundle site/ --split TEST")
+    else:
+        if model is not None:
+            raise InputError("--bundle asks no model, so --model has no effect", "leave out --model")
         count = write_bundle(bundle, settings, vibe, split or [], limit, overwrite)
         summary = Summary("studio", done=count, outputs=[str(bundle / PAGE)], next_step=f"open {bundle / PAGE}")
         show(summary)

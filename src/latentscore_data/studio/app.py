@@ -57,8 +57,14 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 
+REPORT_POLICY = (
+    "sandbox allow-scripts allow-downloads; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "img-src 'self' data:; media-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""Inline scripts, and files beside the page; no requests to other hosts, because a workspace can be from elsewhere."""
+
 REPORT_HEADERS = {
-    "Content-Security-Policy": "sandbox allow-scripts allow-downloads",
+    "Content-Security-Policy": REPORT_POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
@@ -171,7 +177,8 @@ def _endpoint(handler: Handler, studio: Studio, access: Access) -> Any:
         if (refused := access.refusal(request.headers)) is not None:
             return _response(as_json({"error": refused}, 403))
         if not access.accepts(request.headers):
-            return _response(as_json({"error": "the token is missing or of an earlier start"}, 401))
+            remedy = "open the address that lsdata studio printed"
+            return _response(as_json({"error": "the token is missing or of an earlier start", "remedy": remedy}, 401))
         try:
             call = Call(await _json(request), lambda: _disconnected(request))
             return _response(await handler(studio, call))

@@ -13,6 +13,7 @@ from latentscore_data.core.base.jsonl import read_object
 from latentscore_data.core.base.names import leads_out
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.models.runs import RunFolder, find_runs
+from latentscore_data.studio.rows import Stamp, stamp_of
 
 SERVED = {
     ".html": "text/html; charset=utf-8",
@@ -33,6 +34,9 @@ MOST_OPEN = 8
 MOST_POINTS = 200
 """Largest number of points of a training curve."""
 
+Curves = dict[str, list[list[float]]]
+"""The points (step, value) of each curve of a run."""
+
 
 class Places:
     """Runs and reports of a workspace. An open report has a random name; only its listed files are served."""
@@ -40,11 +44,12 @@ class Places:
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._open: OrderedDict[str, dict[str, Path]] = OrderedDict()
+        self._curves: dict[Path, tuple[Stamp | None, Curves]] = {}
 
     def listed(self) -> JsonObject:
         """Return runs with their curves, rounds of ``improve``, and pages with the ``id`` for :meth:`open`."""
         return {
-            "runs": [_run(run) for run in find_runs(self._workspace.train_dir)],
+            "runs": [self._run(run) for run in find_runs(self._workspace.train_dir)],
             "rounds": [_rounds(path) for path in sorted(self._workspace.root.glob(ROUNDS))],
             "pages": [
                 {"id": name, "kind": name.partition("/")[0], "name": page.parent.name, **_headline(page.parent)}
@@ -73,6 +78,20 @@ class Places:
         """Return a listed file of an open report, else None. Neither ``key`` nor ``name`` becomes a path."""
         return self._open.get(key, {}).get(name)
 
+    def _run(self, run: RunFolder) -> JsonObject:
+        """Return a training run with its curves. Steps are read again only if more were logged: dozens of runs with
+        thousands of steps each take seconds."""
+        stamp = stamp_of(run.metrics)
+        try:
+            record = run.record()
+            known = self._curves.get(run.metrics)
+            curves = known[1] if known and known[0] == stamp else _curves(run)
+        except InputError as error:
+            return {"id": run.run_id, "status": f"damaged: {error.message}", "curves": {}}
+        self._curves[run.metrics] = stamp, curves
+        facts = {name: str(record.get(name, "")) for name in ("kind", "base_model", "status")}
+        return {"id": run.run_id, "done": run.done, **facts, "curves": curves}
+
     def _pages(self) -> dict[str, Path]:
         benches = sorted(self._workspace.bench_dir.glob("*/report.html"))
         exports = sorted(self._workspace.export_dir.glob("*/index.html"))
@@ -80,21 +99,15 @@ class Places:
         return {**found, **{f"report/{page.parent.name}": page for page in exports}}
 
 
-def _run(run: RunFolder) -> JsonObject:
-    """Return a training run with its curves, with at most :data:`MOST_POINTS` points each."""
-    try:
-        record, history = run.record(), run.history()
-    except InputError as error:
-        return {"id": run.run_id, "status": f"damaged: {error.message}", "curves": {}}
-    curves: dict[str, list[list[float]]] = {}
-    for line in history:
+def _curves(run: RunFolder) -> Curves:
+    """Return the curves of a run, with at most :data:`MOST_POINTS` points each."""
+    curves: Curves = {}
+    for line in run.history():
         for name in ("loss", "eval_loss", "reward"):
             value, step = _number(line.get(name)), _number(line.get("step"))
             if value is not None and step is not None:
                 curves.setdefault(name, []).append([step, value])
-    kept = {name: points[:: math.ceil(len(points) / MOST_POINTS)] for name, points in curves.items()}
-    facts = {name: str(record.get(name, "")) for name in ("kind", "base_model", "status")}
-    return {"id": run.run_id, "done": run.done, **facts, "curves": kept}
+    return {name: points[:: math.ceil(len(points) / MOST_POINTS)] for name, points in curves.items()}
 
 
 _FIGURES = ("against_round_0", "low", "high", "entropy", "answered", "learned")

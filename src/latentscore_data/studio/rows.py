@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 from collections import Counter
@@ -16,6 +17,7 @@ from pydantic import ValidationError
 from latentscore.config import MusicConfigPromptPayload
 from latentscore.files import open_file
 from latentscore.json_search import JsonObject
+from latentscore.seeds import digest
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.jsonl import MAX_LINE_BYTES, Line, read_lines
 from latentscore_data.core.base.marks import Mark, add_mark, add_preference, read_marks, read_preferences
@@ -45,6 +47,8 @@ class RowLine:
     title: str
     score: float | None
     state: str
+    error: str
+    """The row's own error, if it has no config."""
     failure: str
     candidates: int
     config: Mapping[str, Any]
@@ -98,16 +102,21 @@ SORTS: dict[str, Callable[[RowLine], Any]] = {
 }
 
 
+Stamp = tuple[int, int]
+"""Modification time in nanoseconds and size in bytes of a file."""
+
+
 @dataclass
 class _Read:
-    """The rows in memory, and the state of the files when they were read."""
+    """The rows in memory, and the state of the files when they were read. ``lines`` holds the rows of each file."""
 
-    stamps: dict[str, tuple[int, int]] = field(default_factory=dict)
+    stamps: dict[Path, Stamp] = field(default_factory=dict)
+    lines: dict[Path, list[RowLine]] = field(default_factory=dict)
     rows: dict[str, RowLine] = field(default_factory=dict)
 
 
 class Rows:
-    """The rows of a workspace. Files are read again when they change; only :class:`RowLine` objects stay in memory."""
+    """The rows of a workspace. A file is read again when it changes; only :class:`RowLine` objects stay in memory."""
 
     def __init__(self, workspace: Workspace, settings: Settings) -> None:
         self._workspace, self._settings = workspace, settings
@@ -115,8 +124,12 @@ class Rows:
         self._lock = threading.Lock()
 
     def page(self, wanted: Wanted, offset: int) -> JsonObject:
-        """Return up to :data:`PAGE` matching rows from ``offset`` on, their number, and the values of the filters."""
-        rows, marks = self._current(), read_marks(self._workspace.root)
+        """Return up to :data:`PAGE` matching rows from ``offset`` on, their number, and the values of the filters.
+
+        Pages with different ``version`` are of different states of the files and do not belong together.
+        """
+        read, marks = self._current(), read_marks(self._workspace.root)
+        rows = read.rows
         found = [row for row in rows.values() if wanted.matches(row, marks)]
         if wanted.sort != "file":
             found.sort(key=SORTS[wanted.sort], reverse=wanted.descending)
@@ -127,6 +140,7 @@ class Rows:
             "total": len(found),
             "all": len(rows),
             "offset": offset,
+            "version": digest(*itertools.chain.from_iterable(read.stamps.values())),
             "rows": [row.shown(marks.get(row.row_id)) for row in page],
             "facets": {
                 "split": Counter(row.split for row in rows.values()),
@@ -203,7 +217,7 @@ class Rows:
             cache.close()
 
     def _line(self, row_id: str) -> RowLine:
-        line = self._current().get(row_id)
+        line = self._current().rows.get(row_id)
         if line is None:
             raise InputError(f"there is no row {row_id[:100]!r} in this workspace", "reload the page")
         return line
@@ -217,24 +231,36 @@ class Rows:
             except (ValueError, ValidationError):
                 raise InputError(f"row {line.row_id[:100]!r} has changed on disk", "reload the page") from None
 
-    def _current(self) -> dict[str, RowLine]:
-        """Return the rows, after reading the files again if they have changed."""
-        files = [path for split in SPLITS for path in (self._workspace.scored(split), self._workspace.vibes(split))]
-        files.append(self._workspace.failures("configs"))
-        stamps = {str(path): _stamp(path) for path in files if path.exists()}
-        with self._lock:
-            if stamps != self._read.stamps:
-                self._read = _Read(stamps, self._load())
-            return self._read.rows
+    def _current(self) -> _Read:
+        """Return the rows, after reading the files again that have changed.
 
-    def _load(self) -> dict[str, RowLine]:
-        failed = self._failures()
-        rows: dict[str, RowLine] = {}
-        for split in SPLITS:
-            for path in (self._workspace.scored(split), self._workspace.vibes(split)):
-                for line in _lines(path, split, failed) if path.exists() else ():
-                    rows.setdefault(line.row_id, line)
-        return rows
+        While a stage runs, it appends to the file of failures. This does not read the rows again, which takes seconds
+        for ten thousand rows.
+        """
+        splits = {
+            path: split for split in SPLITS for path in (self._workspace.scored(split), self._workspace.vibes(split))
+        }
+        failures = self._workspace.failures("configs")
+        with self._lock:
+            before = self._read
+            stamps = {path: stamp for path in (*splits, failures) if (stamp := stamp_of(path))}
+            if stamps == before.stamps:
+                return before
+            lines = {
+                path: before.lines[path] if stamps[path] == before.stamps.get(path) else list(_lines(path, split))
+                for path, split in splits.items()
+                if path in stamps
+            }
+            rows: dict[str, RowLine] = {}
+            for line in itertools.chain.from_iterable(lines.values()):
+                rows.setdefault(line.row_id, line)
+            failed = self._failures()
+            for row in rows.values():
+                row.failure = failed.get(row.row_id) or row.error
+                if row.state != "scored":
+                    row.state = "failed" if row.failure else "waiting"
+            self._read = _Read(stamps, lines, rows)
+            return self._read
 
     def _failures(self) -> dict[str, str]:
         path = self._workspace.failures("configs")
@@ -244,12 +270,16 @@ class Rows:
         return {str(line.get("row_id")): f"{line.get('kind')}: {line.get('message')}" for _, line in lines}
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    stat = path.stat()
+def stamp_of(path: Path) -> Stamp | None:
+    """Return the stamp of a file; None if there is none."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
     return stat.st_mtime_ns, stat.st_size
 
 
-def _lines(path: Path, split: str, failed: Mapping[str, str]) -> Iterator[RowLine]:
+def _lines(path: Path, split: str) -> Iterator[RowLine]:
     """Yield the rows of a file. A line that is not a row is logged and left out."""
     start = 0
     with open_file(path) as file:
@@ -258,7 +288,7 @@ def _lines(path: Path, split: str, failed: Mapping[str, str]) -> Iterator[RowLin
             if not raw.strip():
                 continue
             try:
-                yield _short(_row(orjson.loads(raw)), split, failed, place)
+                yield _short(_row(orjson.loads(raw)), split, place)
             except (ValueError, TypeError, AttributeError, KeyError, ValidationError):
                 log.warning("%s:%d: not a row; the page leaves it out", path, number)
 
@@ -283,18 +313,18 @@ def _looks_like_ours(line: Line) -> bool:
     )
 
 
-def _short(row: ScoredRow, split: str, failed: Mapping[str, str], place: tuple[Path, int, int]) -> RowLine:
+def _short(row: ScoredRow, split: str, place: tuple[Path, int, int]) -> RowLine:
     payload = row.config_payload or {}
     scores = next(iter(row.candidate_scores.values()), [])
     best = row.best_index
     score = scores[best] if best is not None and best < len(scores) else None
-    failure = failed.get(row.row_id) or (row.config_error or "" if not payload else "")
+    error = row.config_error or "" if not payload else ""
     palettes = payload.get("palettes") or []
     title = str(payload.get("title") or "")
     text = "\n".join((row.vibe_original, title, row.row_id, *row.tags_original)).casefold()
     return RowLine(
         row.row_id, row.vibe_original, row.split or split, row.dataset, row.vibe_level, title, score,
-        "scored" if payload else "failed" if failure else "waiting", failure,
+        "scored" if payload else "waiting", error, error,
         sum(candidate is not None for candidate in row.config_candidates), payload.get("config") or {},
         [color["hex"] for color in palettes[0]["colors"]] if palettes else [], text, place,
     )  # fmt: skip

@@ -50,3 +50,24 @@ def test_ctrl_c_does_not_reach_a_worker_that_is_starting(tmp_path: Path, preload
     finally:
         running.kill()
     assert (out, err) == ("True\n", "")
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="Python 3.14 then puts the socket elsewhere")
+def test_a_temporary_folder_that_no_socket_fits_in_is_an_error_with_a_remedy(tmp_path: Path) -> None:
+    (long := tmp_path / ("x" * 100)).mkdir()
+    program = """
+from latentscore_data.core.base.errors import OutputError
+from latentscore_data.core.base.workers import WorkerPool
+try:
+    WorkerPool(print, count=1, timeout_seconds=9, preload=["json"]).submit().result()
+except OutputError as error:
+    print(error.remedy)
+"""
+    out = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "TMPDIR": str(long)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert out.stdout == "set TMPDIR to a writable folder with a short path\n", out.stderr

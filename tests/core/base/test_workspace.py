@@ -121,6 +121,20 @@ def test_a_root_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> Non
         pass
 
 
+def test_a_refused_command_leaves_no_new_root_and_an_older_one_keeps_its_log(tmp_path: Path) -> None:
+    root = tmp_path / "new"
+    with pytest.raises(InputError), Workspace(root).lock("vibes"):
+        raise InputError("no texts", "run lsdata download first")
+    assert not root.exists()
+    with pytest.raises(InputError), Workspace(root).lock("configs"):
+        (root / "rows.jsonl").write_text("")
+        raise InputError("the second row is none", "mend it")
+    assert len(list((root / ".logs").iterdir())) == 1
+    with pytest.raises(InputError), Workspace(root).lock("bench"):
+        raise InputError("no texts", "run lsdata download first")
+    assert len(list((root / ".logs").iterdir())) == 2
+
+
 def test_data_set_names_become_distinct_file_names() -> None:
     names = ["a/b", "a-b", "a:b", "a/b:c", "ü/ö", "../../etc/passwd", "a b", "." * 80]
     slugs = [dataset_slug(name) for name in names]

@@ -13,7 +13,7 @@ from bench_fakes import make_result, make_rows
 from browsing import open_page, until
 from latentscore import Audio, read_audio
 from latentscore_data.core.base.errors import InputError, MissingError
-from latentscore_data.core.bench import human
+from latentscore_data.core.bench import human, strengths
 from latentscore_data.core.bench.strengths import bradley_terry
 from latentscore_data.core.scoring.clips import write_mp3
 
@@ -105,6 +105,26 @@ def test_sides_do_not_matter_and_strengths_are_found_again():
 def test_who_wins_every_pair_has_a_finite_strength():
     strengths, _ = bradley_terry([(0, 1, 0)] * 20, 2)
     assert 1 < strengths[0] < 8
+
+
+def test_the_interval_holds_the_true_strength_as_often_as_it_says(monkeypatch: pytest.MonkeyPatch):
+    known: dict[tuple, tuple] = {}
+
+    def remembered(games: list, players: int, **options: object) -> tuple:
+        key = (*sorted(games),)
+        if key not in known:
+            known[key] = bradley_terry(games, players, **options)
+        return known[key]
+
+    monkeypatch.setattr(strengths, "bradley_terry", remembered)
+    draw, true, hits = np.random.default_rng(0), 0.3, 0
+    odds = np.exp([true, -true, np.log(0.5)])
+    for _ in range(300):
+        choices = draw.choice(3, size=(8, 3), p=odds / odds.sum())
+        games = [strengths.Game("x", "y", int(choice), f"d{i}") for i, row in enumerate(choices) for choice in row]
+        player = next(player for player in strengths.fit(games, resamples=200)[0] if player.label == "x")
+        hits += player.low <= true <= player.high
+    assert 0.9 <= hits / 300 <= 0.98
 
 
 def answers(pairs: list, listener: str, careful: bool = True) -> dict:
@@ -239,19 +259,22 @@ def test_a_listener_answers_in_the_browser_and_the_file_can_be_evaluated(run_fol
             page.evaluate(f"document.getElementById('audio-{side}').play()")
             until(page, f"document.getElementById('audio-{side}').currentTime > 0.02")
         assert page.evaluate("sides[1].paused"), "one sound at a time"
+        page.click("[data-choice=tie]")
+        assert page.evaluate("sides[0].currentTime") > 0, "an answer does not stop the sound"
         for number in range(len(pairs)):
             assert page.locator("#vibe").inner_text().startswith(hostile)
             shown = page.evaluate("trials[at].id")
             choice = answers([pairs[shown]], "x")["answers"][0]["choice"]
             page.click(f"[data-choice={choice}]")
             if number == 2:
-                page.reload()  # what was answered is not lost
+                page.reload()  # what was answered is not lost, and the first pair without an answer is shown
                 assert page.evaluate("Object.keys(answers).length") == 3
-                page.evaluate("at = 2; draw()")
-            if number < len(pairs) - 1:
+                assert page.evaluate("at") == 3
+            elif number < len(pairs) - 1:
+                assert page.locator("#said").inner_text() == ""
                 page.click("#on")
         assert page.evaluate("document.getElementById('progress').value") == len(pairs)
-        page.fill("#listener", "Ann Onymous")
+        assert "All pairs are answered" in page.locator("#said").inner_text()
         with page.expect_download() as saved:
             page.click("#save")
         assert saved.value.suggested_filename == "answers-Ann_Onymous.json"

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from bench_fakes import make_result, make_rows, noise
-from browsing import open_page, until
+from browsing import PHONE, TOO_SMALL, open_page, until
 from factories import make_payload
 from latentscore.labels import FIELDS
 from latentscore_data.core.base.rows import BenchRow
@@ -155,6 +155,14 @@ def test_a_page_of_players_needs_no_table(tmp_path: Path):
     text = out.read_text(encoding="utf-8")
     assert '"audio":"../audio/"' in text
     assert "Listening page" in text
+
+
+@pytest.mark.browser
+def test_fingers_hit_every_control_on_a_phone(tmp_path: Path):
+    path, _ = write_page(tmp_path)
+    with open_page(path, **PHONE) as page:
+        page.locator(".player .play").first.tap()
+        assert page.evaluate(TOO_SMALL) == []
 
 
 LONG = "a model behind a server, asked as configs asks it"

@@ -120,6 +120,24 @@ def test_the_detectable_difference_agrees_with_published_power_tables(n: int, ef
     assert stats.detectable_difference(values, own_documents(n)) == pytest.approx(effect, abs=0.004)
 
 
+@pytest.mark.parametrize(
+    ("n", "comparisons", "shift"), [(8, 1, 3.26976), (8, 6, 4.66559), (12, 3, 3.73404), (30, 6, 3.70440)]
+)
+def test_the_detectable_difference_is_that_of_the_corrected_test(n: int, comparisons: int, shift: float):
+    """In standard errors, by statsmodels: TTestPower().solve_power(nobs=n, alpha=0.05 / comparisons, power=0.8) * n**0.5."""
+    values = rng(8).normal(size=n)
+    error = stats.cluster_standard_error(values, own_documents(n))
+    found = stats.detectable_difference(values, own_documents(n), comparisons)
+    assert found == pytest.approx(shift * error, rel=1e-4)
+
+
+def test_no_difference_is_detectable_where_no_p_value_can_be_small_enough():
+    # The smallest p-value of 8 documents is 2 / 256; seven comparisons multiply it to 0.055.
+    assert stats.holm([2 / 256, *[1.0] * 6])[0] > 0.05
+    assert stats.detectable_difference(np.arange(8.0), own_documents(8), 7) is None
+    assert stats.detectable_difference(np.arange(9.0), own_documents(9), 7) is not None
+
+
 def test_the_cluster_standard_error_is_the_ordinary_one_for_single_rows():
     values = rng(9).normal(size=50)
     assert stats.cluster_standard_error(values, own_documents(50)) == pytest.approx(values.std(ddof=1) / math.sqrt(50))

@@ -7,7 +7,9 @@ import pytest
 
 from bench_fakes import make_result, make_rows, noise
 from factories import make_payload
+from latentscore_data.core.bench.report import in_short
 from latentscore_data.core.bench.summary import RunFacts, SourceFacts, headline_scorer, summarise
+from latentscore_data.core.stages.bench import in_words
 
 
 def facts(*sources: SourceFacts, **changes: object) -> RunFacts:
@@ -92,6 +94,46 @@ def test_ceiling_times_and_costs_are_told():
     assert high["tokens_in"] == 120
     assert high["generate_seconds"]["median"] == pytest.approx(0.2)
     assert high["render_seconds"] is None
+
+
+def test_each_scorer_has_its_own_share_of_scored_samples_and_its_reasons_are_counted():
+    rows = [
+        row.model_copy(update={"scores": {**row.scores, "ear": {"final_score": 0.5}}})
+        if i % 4
+        else row.model_copy(update={"unscored": {"ear": "every window is below -60 dBFS"}})
+        for i, row in enumerate(samples(failed=1))
+    ]
+    summary = summarise(rows, facts(LOW, HIGH, scorers=["bright", "ear"]))
+    high, low = source(summary, "high"), source(summary, "low")
+    # Every fourth of 24 samples has no score by the second scorer; the failed one has none by both.
+    assert [low["scores"][scorer]["scored"] for scorer in ("bright", "ear")] == [24, 18]
+    assert [high["scores"][scorer]["scored"] for scorer in ("bright", "ear")] == [23, 18]
+    assert low["failures"] == {"every window is below -60 dBFS": 6}
+    assert high["failures"] == {"not a valid payload: config.tempo": 1, "every window is below -60 dBFS": 5}
+    assert "75% scored" in in_words(low, "ear")
+    assert "100% scored" in in_words(low, "bright")
+
+
+def test_a_source_without_any_score_is_never_the_best():
+    rows = make_rows(8, 1)
+    # The floor, -0.1, is above the scores against the own vibes.
+    scored = [make_result(row, "low", -0.5, shuffled_scores={"bright": -0.1}) for row in rows]
+    failed = [make_result(row, "high", None) for row in rows]
+    summary = summarise(scored + failed, facts(LOW, HIGH))
+    assert [s["label"] for s in summary["sources"]] == ["low", "high"]
+    assert in_short(summary).startswith("“low” has the highest mean")
+    nothing = [row.model_copy(update={"source": "low"}) for row in failed]
+    assert in_short(summarise(nothing, facts(LOW))) == "No answer has a bright score."
+
+
+def test_a_row_without_a_scored_candidate_counts_in_the_ceiling_with_the_floor():
+    rows = samples()
+    summary = summarise(
+        rows, facts(LOW, HIGH, ceiling={"bright": [None, None, *[0.9] * 22]}, ceiling_of="the best of 3")
+    )
+    floor = summary["floor"]["bright"]["mean"]
+    assert summary["ceiling"]["bright"]["mean"] == pytest.approx((22 * 0.9 + 2 * floor) / 24)
+    assert summarise(rows, facts(LOW, HIGH, ceiling={"bright": [None] * 24}))["ceiling"]["bright"] is None
 
 
 def test_a_suite_counts_the_fields_that_came_out_as_asked():

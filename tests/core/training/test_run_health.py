@@ -18,7 +18,7 @@ from latentscore_data.core.training.sweep import best, members, table
 
 
 def history(steps: int = 20, **values: Any) -> list[dict[str, Any]]:
-    good = {"loss": 0.1, "frac_reward_zero_std": 0.1, "completions/clipped_ratio": 0.1, "entropy": 2.0}
+    good = {"loss": 0.1, "equal_groups": 0.1, "completions/clipped_ratio": 0.1, "entropy": 2.0}
     return [{"step": step, **good, **values} for step in range(steps)]
 
 
@@ -30,7 +30,7 @@ def test_a_healthy_run_has_nothing_to_say() -> None:
 @pytest.mark.parametrize(
     ("values", "what_to_change"),
     [
-        ({"frac_reward_zero_std": 0.9}, "grpo.temperature"),
+        ({"equal_groups": 0.9}, "grpo.temperature"),
         ({"completions/clipped_ratio": 0.6}, "grpo.max_completion_tokens"),
         ({"loss": math.nan}, "optim.learning_rate"),
         ({"eval_loss": math.inf}, "optim.learning_rate"),
@@ -48,7 +48,7 @@ def test_health_sees_entropy_collapse() -> None:
 
 
 def test_health_waits_for_a_whole_window() -> None:
-    assert health(history(5, frac_reward_zero_std=1.0)) == []
+    assert health(history(5, equal_groups=1.0)) == []
 
 
 def test_percentiles_are_lengths_that_occur() -> None:
@@ -102,10 +102,21 @@ def test_a_sweep_has_one_run_per_member_and_names_the_best() -> None:
             for name, loss in (("r4", 2.0), ("r8", 1.5), ("r16", 1.7))
         }
     )
-    assert best(lines) == "r8"
+    assert best(lines, "lora_rank") == "r8"
     assert lines[0]["last_reward"] is None
     lines[1]["best_eval_loss"] = math.nan
-    assert best(lines) == "r16"
+    assert best(lines, "lora_rank") == "r16"
+
+
+def test_the_best_of_a_sweep_has_the_best_validation_score_and_losses_of_other_betas_are_not_compared() -> None:
+    # The DPO loss of one model, whose better answers are likelier by exp(1): it falls with beta.
+    losses = {beta: math.log1p(math.exp(-beta)) for beta in (0.05, 0.1, 0.5)}
+    lines = [{"preset": f"b{beta}", "best_eval_loss": loss, "last_loss": loss} for beta, loss in losses.items()]
+    assert best(lines, "dpo_beta") is None
+    for line, score in zip(lines, (0.2, 0.3, 0.1), strict=True):
+        line["best_eval_score"] = score
+    assert best(lines, "dpo_beta") == "b0.1"
+    assert best(lines, "learning_rate") == "b0.1"
 
 
 def test_what_is_no_number_is_read_back_and_left_out_of_the_figures(tmp_path: Path) -> None:

@@ -500,6 +500,32 @@ def test_own_reward_that_fails_is_named(tmp_path: Path, workspace: Workspace, bo
     assert f"reward {file}:reward" in error.value.message
 
 
+@pytest.mark.parametrize(("scaling", "size"), [("group", 1.5**0.5), ("batch", 1.0), ("none", 1.5)])
+def test_every_scaling_of_rewards_has_its_effect_and_equal_groups_are_counted(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, scaling: str, size: float
+) -> None:
+    """Of the rewards 0 0 | 0 3, the first group is equal; the other differs by 1.5 from its mean, and the batch's
+    standard deviation is 1.5. Standardized in its group it differs by sqrt(1/2), which the batch scales to sqrt(3/2)."""
+    from latentscore_data.core.training.grpo import ScoredTrainer
+
+    advantages: list[float] = []
+    generate = ScoredTrainer._generate_and_score_completions
+
+    def noted(self: Any, inputs: Any) -> Any:
+        found = generate(self, inputs)
+        advantages.extend(found["advantages"].tolist())
+        return found
+
+    monkeypatch.setattr(ScoredTrainer, "_generate_and_score_completions", noted)
+    run = train(
+        trained[0], "grpo", "optim.max_steps=1", "batch.size=4", "batch.per_device=4", "grpo.generations=2",
+        "grpo.max_completion_tokens=8", f"grpo.scale_rewards={scaling}", adapter=trained[1].run_id,
+        reward=lambda vibes, answers: [0.0, 0.0, 0.0, 3.0],
+    )  # fmt: skip
+    assert sorted(advantages) == pytest.approx([-size, 0, 0, size], abs=1e-3)
+    assert run.history()[0]["equal_groups"] == 0.5
+
+
 @pytest.mark.parametrize("name", ["nonsense", "no_such_module:fn", "json:no_such_function", "/no/such/file.py:fn"])
 def test_own_reward_that_is_not_there(name: str) -> None:
     from latentscore_data.core.training.grpo import own_reward

@@ -71,6 +71,17 @@ def test_a_single_source_is_for_testing_and_a_share_of_zero_stays_empty():
     assert draw([]).splits == {}
 
 
+def test_sources_that_come_one_after_the_other_leave_one_for_training():
+    for number in range(60):
+        units, filled, before = [f"{number}-{i}" for i in range(4)], None, {}
+        for count in range(1, 5):
+            drawn = draw(units[:count], filled=filled)
+            assert count == 1 or "SFT-Train" in drawn.splits.values()
+            held = {unit: split for unit, split in before.items() if split in ("TEST", "SFT-Val") and count > 2}
+            assert held.items() <= drawn.splits.items()
+            filled, before = drawn.filled, drawn.splits
+
+
 def test_grpo_takes_the_most_different_sources():
     rng = np.random.default_rng(0)
     # Forty nearly equal sources and ten that lie apart from them and from each other.

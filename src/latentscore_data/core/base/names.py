@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
+from latentscore.files import user_path
+
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
@@ -38,7 +40,7 @@ _BYTE = re.compile(rb"\\x([89a-f][0-9a-f])")
 
 def path_named(text: str) -> Path:
     """Return the path with that name, or else the existing path whose printable name it is."""
-    path = Path(text).expanduser()
+    path = user_path(text)
     if os.path.lexists(path) or "\\x" not in text:
         return path
     name = _BYTE.sub(lambda byte: bytes.fromhex(byte[1].decode()), os.fsencode(path))

@@ -415,7 +415,8 @@ class GrpoSettings(Section):
     loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"] = "dapo"
     """Loss, as TRL's loss_type."""
     scale_rewards: Literal["group", "batch", "none"] = "group"
-    """Scale rewards by the standard deviation within a group, over the batch, or not at all."""
+    """group standardizes each part of the reward within its group before the weighted sum; batch and none use the
+    weighted sum, scaled by its standard deviation over the batch or not at all."""
     epsilon_high: float | None = Field(default=None, gt=0)
     """Upper clipping bound; empty for the lower bound (0.2)."""
     mask_truncated_completions: bool = False

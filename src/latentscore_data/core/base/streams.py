@@ -39,7 +39,7 @@ class _Stdout(io.FileIO):
 
 
 def protect() -> None:
-    """Give the program three usable streams, with UTF-8 independent of the locale.
+    """Give the program three usable streams. Characters that the locale cannot encode are printed as question marks.
 
     A closed stream is replaced by the null device, so that no other file gets its file descriptor. The replacement of
     standard output is read-only, so that a result without a reader is an error. A terminal size of 0, as in some

@@ -7,6 +7,7 @@ watches each process, so a time-out or a dead process fails only one call.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import multiprocessing
 import os
@@ -20,6 +21,8 @@ from concurrent.futures import Future
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
+
+from latentscore_data.core.base.errors import OutputError
 
 log = logging.getLogger(__name__)
 
@@ -292,7 +295,7 @@ def _starting(preload: list[str]) -> Iterator[None]:
         os.environ.update(_ONE_THREAD)
         os.environ["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
         try:
-            forkserver.ensure_running()
+            _ensure_forkserver(forkserver)
             yield
         finally:
             for name in (*_ONE_THREAD, "PYTHONPATH"):
@@ -300,3 +303,17 @@ def _starting(preload: list[str]) -> Iterator[None]:
                     os.environ[name] = before[name]
                 else:
                     os.environ.pop(name, None)
+
+
+def _ensure_forkserver(forkserver: types.ModuleType) -> None:
+    """Start the process that workers are forked from. Raises :class:`OutputError` if its socket has no usable folder."""
+    try:
+        forkserver.ensure_running()
+    except OSError as error:
+        # Without a number: the path of the socket is longer than about 100 bytes. ENOENT: no temporary folder is writable.
+        if error.errno not in (None, errno.ENOENT):
+            raise
+        raise OutputError(
+            f"the worker processes cannot be started ({error.strerror or error})",
+            "set TMPDIR to a writable folder with a short path",
+        ) from None

@@ -17,7 +17,7 @@ from latentscore.files import read_whole
 from latentscore.seeds import digest
 from latentscore_data import __version__
 from latentscore_data.core.base.display import RedactingFormatter
-from latentscore_data.core.base.errors import OutputError
+from latentscore_data.core.base.errors import LsdataError, OutputError
 from latentscore_data.core.base.jsonl import DRAFT_ENDING, is_draft, replace_json, writing
 from latentscore_data.core.base.manifest import utc_now
 from latentscore_data.core.base.rows import SPLITS
@@ -97,7 +97,7 @@ class Workspace:
     @contextlib.contextmanager
     def lock(self, command: str) -> Iterator[None]:
         """Lock the workspace for one writer. The lock ends with its process; a second run is told which process holds
-        it.
+        it. A new root is removed again if the command is refused before it writes anything.
 
         Raises :class:`OutputError`.
         """
@@ -105,6 +105,7 @@ class Workspace:
 
         path = self.root / ".lock"
         note = self.root / ".lock.json"
+        is_new = not self.root.exists()
         with writing(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             if not os.access(self.root, os.W_OK):
@@ -123,6 +124,10 @@ class Workspace:
             replace_json(note, {"pid": os.getpid(), "command": command, "since": utc_now()})
             with self._logging(command):
                 yield
+        except LsdataError:
+            if is_new:
+                self._remove_unused()
+            raise
         finally:
             note.unlink(missing_ok=True)
             lock.release()
@@ -147,6 +152,11 @@ class Workspace:
         for folder in (*flat, *(Path(below) for top in deep for below, _, _ in os.walk(top))):
             for draft in filter(is_draft, folder.glob(f".*{DRAFT_ENDING}")):
                 shutil.rmtree(draft, ignore_errors=True) if draft.is_dir() else draft.unlink(missing_ok=True)
+
+    def _remove_unused(self) -> None:
+        """Remove the root if it holds only what :meth:`lock` wrote; the lock is held until its file is gone."""
+        if {path.name for path in self.root.iterdir()} <= {".lock", ".lock.json", ".logs"}:
+            shutil.rmtree(self.root, ignore_errors=True)
 
     @contextlib.contextmanager
     def _logging(self, command: str) -> Iterator[None]:

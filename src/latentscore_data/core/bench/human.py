@@ -2,7 +2,7 @@
 
 A pack is a folder with a page: two sounds for each vibe, and the answers A, B and no difference. The sources of A and B
 are in ``key.json``, which the page does not read. One pair in ten is a catch trial: a piece against the same piece
-under noise, which detects listeners who answer at random. Strengths of the sources come from :mod:`.strengths`.
+under noise, which detects most listeners who answer at random. Strengths of the sources come from :mod:`.strengths`.
 """
 
 from __future__ import annotations

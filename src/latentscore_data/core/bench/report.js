@@ -98,7 +98,7 @@ function drawBoard() {
   const heads = [["Source"], ["", true], ["Mean score"], suite && ["Requested fields", true], [`Against ${S.baseline}`, true], ["Scored", true], timed && ["Time per vibe", true], paid && ["Cost", true]].filter(Boolean);
   $("board").querySelector("thead").replaceChildren(h("tr", null, ...heads.map(([text, right]) => h("th", { scope: "col", class: right ? "right" : null, style: text.startsWith("Against") ? { "white-space": "normal" } : {} }, text || h("span", { class: "hidden-label" }, "Interval")))));
 
-  const ranked = [...S.sources].sort((a, b) => b.scores[scorer].mean - a.scores[scorer].mean);
+  const ranked = [...S.sources].sort((a, b) => !a.scores[scorer].scored - !b.scores[scorer].scored || b.scores[scorer].mean - a.scores[scorer].mean);
   const body = ranked.map((source) => {
     const s = SOURCES.indexOf(source.label), e = source.scores[scorer], d = source.versus_baseline[scorer];
     const badges = [];
@@ -113,7 +113,7 @@ function drawBoard() {
       h("td", null, interval(e)),
       suite && h("td", { class: "right num", "data-label": "fields as asked" }, source.fields ? h("b", null, percent(source.fields.mean)) : "–"),
       h("td", { class: "right num", "data-label": `against ${S.baseline}` }, ...versus(d)),
-      h("td", { class: "right num", "data-label": "scored" }, percent(source.success_rate)),
+      h("td", { class: "right num", "data-label": "scored" }, percent(e.scored / source.rows)),
       timed && h("td", { class: "right num", "data-label": "time" }, seconds ? duration(seconds.median) : "–"),
       paid && h("td", { class: "right num", "data-label": "cost" }, source.cost_usd === null ? "–" : money(source.cost_usd)));
   });
@@ -130,7 +130,8 @@ function drawBoard() {
   const notes = [];
   if (S.few_documents) notes.push(`No intervals and no tests: ${S.few_documents}.`);
   const least = S.detectable[scorer];
-  if (least !== null && least !== undefined) notes.push(`With ${S.documents} source documents, differences to ${S.baseline} below ${number(least)} are often not detected (80 % power): "no difference seen" does not mean "the same".`);
+  if (least >= 0.0005) notes.push(`With ${S.documents} source documents, differences to ${S.baseline} below ${number(least)} are often not detected (80 % power): "no difference seen" does not mean "the same".`);
+  else if (least === null && !S.few_documents && S.sources.length > 1) notes.push(`With ${S.documents} source documents and ${S.sources.length - 1} comparisons, no difference can be significant. Compare fewer sources, or use more documents.`);
   if (S.sources.some((source) => source.chosen_by.includes(scorer))) notes.push(`Sources marked "chosen by ${scorer}" were selected by the scorer that judges them here. Compare them at N = 1, or under another scorer.`);
   const below = floor ? S.sources.filter((source) => source.scores[scorer].mean < floor.mean).map((source) => source.label) : [];
   if (below.length) notes.push(`${below.join(", ")} ${below.length > 1 ? "are" : "is"} below the floor. The floor is the mean score of many sounds against vibes of other texts; sounds that fit no vibe, such as those of random configs, can score lower.`);
@@ -159,7 +160,7 @@ function drawPanels() {
 function distributions() {
   const edges = S.edges[scorer], W = plotWidth(), left = narrow() ? 8 : 160, over = narrow() ? 14 : 0, band = Math.min(150, Math.max(50, 600 / S.sources.length)) + over, H = S.sources.length * band + 26;
   const x = (v) => left + ((v - edges[0]) / (edges[edges.length - 1] - edges[0])) * (W - left - 8);
-  const shares = (source) => (source.scores[scorer].histogram || []).map((c) => c / source.scored), most = Math.max(...S.sources.flatMap(shares));
+  const shares = (source) => (source.scores[scorer].histogram || []).map((c) => c / source.scores[scorer].scored), most = Math.max(...S.sources.flatMap(shares));
   const plot = svg("svg", { class: "plot", viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": "Histograms of the scores of each source" });
   let top = 0;
   for (const t of ticks(edges[0], edges[edges.length - 1], 5)) plot.append(svg("line", { x1: x(t), x2: x(t), y1: 4, y2: H - 22, stroke: "var(--line)" }), label(x(t), H - 6, plain(t), "middle"));

@@ -166,6 +166,8 @@ def in_short(summary: JsonObject) -> str:
     scorer, baseline = summary["headline"], summary["baseline"]
     first = summary["sources"][0]
     score = first["scores"][scorer]
+    if not score["scored"]:
+        return f"No answer has a {scorer} score."
     text = f"“{first['label']}” has the highest mean {scorer} score of {score['mean']:.3f}"
     if scorer in first["chosen_by"]:
         text += f" (its answers were selected by {scorer} itself)"

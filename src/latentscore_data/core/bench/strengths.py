@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from latentscore.json_search import JsonObject
 from latentscore.seeds import rng_for
 from latentscore_data.core.bench.stats import too_few
+from latentscore_data.core.scoring.bootstrap import interval_tails
 
 
 @dataclass(frozen=True)
@@ -57,36 +58,45 @@ class Player:
 def fit(games: Sequence[Game], *, seed: int = 0, resamples: int = 400) -> tuple[list[Player], float]:
     """Return the players of at least one game, the strongest first, and Davidson's tie parameter (0: no ties).
 
-    Intervals are quantiles over ``resamples`` draws of whole documents.
+    Intervals are quantiles over ``resamples`` draws of whole documents, for these listeners: answers of one listener
+    are not resampled together.
     """
     labels = sorted({label for game in games for label in (game.a, game.b)})
     numbered = [(labels.index(game.a), labels.index(game.b), game.choice) for game in games]
     strengths, tie = bradley_terry(numbered, len(labels))
-    spread = _resampled(numbered, [game.document for game in games], len(labels), seed, resamples)
+    documents = [game.document for game in games]
+    spread = _resampled(numbered, documents, len(labels), seed, resamples)
     players: list[Player] = []
     for i in np.argsort(-strengths):
-        low, high = (None, None) if spread is None else (float(x) for x in np.quantile(spread[:, i], [0.025, 0.975]))
+        low, high = None, None
+        if spread is not None:
+            low, high = map(float, np.quantile(spread[:, i], interval_tails(len(set(documents)))))
         record = Counter(game.outcome(labels[i]) for game in games if labels[i] in (game.a, game.b))
         players.append(Player(labels[i], float(strengths[i]), low, high, record["won"], record["lost"], record["tied"]))
     return players, tie
 
 
 PRIOR_GAMES = 0.1
-"""Weight of an added tie between each two players that met, so that the strength of an unbeaten player is finite."""
+"""Weight of the prior between each two players that met (half a win of either), so that the strength of an unbeaten
+player is finite."""
 
 
 def bradley_terry(
-    games: Sequence[tuple[int, int, int]], players: int, prior: float = PRIOR_GAMES
+    games: Sequence[tuple[int, int, int]],
+    players: int,
+    prior: float = PRIOR_GAMES,
+    pairs: Sequence[tuple[int, int]] | None = None,
 ) -> tuple[NDArray[np.float64], float]:
     """Return maximum-likelihood log strengths with mean zero, shape (players,), and Davidson's tie parameter nu.
 
     A game is (a, b, outcome), where the outcome is 0 (a won), 1 (b won) or 2 (tie). Davidson (1970):
-    P(a) : P(b) : P(tie) = e^a : e^b : nu e^((a+b)/2).
+    P(a) : P(b) : P(tie) = e^a : e^b : nu e^((a+b)/2). ``pairs`` are the players that the prior ties, by default those
+    that met.
     """
     array = np.asarray(games, dtype=np.int64)
     tally: Counter[tuple[int, int, int]] = Counter(map(tuple, array.tolist()))
     rows = np.array(list(tally), dtype=np.int64)
-    met = np.array(sorted({(min(a, b), max(a, b)) for a, b, _ in tally}), dtype=np.int64)
+    met = np.array(_pairs(games) if pairs is None else pairs, dtype=np.int64)
 
     # The games, and the prior for each two players that met: half of its weight is a win of either.
     a = np.concatenate([rows[:, 0], met[:, 0], met[:, 0]])
@@ -118,6 +128,11 @@ def bradley_terry(
     return strengths, float(np.exp(best.x[-1]))
 
 
+def _pairs(games: Sequence[tuple[int, int, int]]) -> list[tuple[int, int]]:
+    """Return the players that met, each pair once."""
+    return sorted({(min(a, b), max(a, b)) for a, b, _ in games})
+
+
 def _resampled(
     games: Sequence[tuple[int, int, int]], documents: Sequence[str], players: int, seed: int, resamples: int
 ) -> NDArray[np.float64] | None:
@@ -126,9 +141,11 @@ def _resampled(
     if too_few(len(names)):
         return None
     of_document = [[game for game, d in zip(games, documents, strict=True) if d == name] for name in names]
+    # A resample may lack a player; with the prior of all games its strength is still determined.
+    pairs = _pairs(games)
     rng = rng_for(seed, "listeners")
     found = []
     for _ in range(resamples):
         drawn = [game for i in rng.integers(len(names), size=len(names)) for game in of_document[int(i)]]
-        found.append(bradley_terry(drawn, players)[0])
+        found.append(bradley_terry(drawn, players, pairs=pairs)[0])
     return np.array(found)

@@ -98,7 +98,10 @@ def summarise(rows: Sequence[BenchRow], run: RunFacts) -> JsonObject:
         "headline": headline,
         "few_documents": stats.too_few(len(set(documents))),
         "floor": floors,
-        "ceiling": {scorer: _ceiling(run.ceiling.get(scorer), documents, scorer, run) for scorer in run.scorers},
+        "ceiling": {
+            scorer: _ceiling(run.ceiling.get(scorer), documents, scorer, floors[scorer]["mean"], run)
+            for scorer in run.scorers
+        },
         "detectable": {scorer: _detectable(values[scorer], documents, run.baseline) for scorer in run.scorers},
         "edges": {scorer: _edges(values[scorer]) for scorer in run.scorers},
         "sources": [],
@@ -124,7 +127,10 @@ def summarise(rows: Sequence[BenchRow], run: RunFacts) -> JsonObject:
                 "agreement": _agreement(samples, by_source[anchor]) if anchor and anchor != source.label else None,
             }
         )
-    summary["sources"].sort(key=lambda source: -source["scores"][headline]["mean"])
+    # A source without any score has the mean of the floor, which can be above that of a source that was scored.
+    summary["sources"].sort(
+        key=lambda source: (not source["scores"][headline]["scored"], -source["scores"][headline]["mean"])
+    )
     return summary
 
 
@@ -154,12 +160,14 @@ def _floor(rows: Sequence[BenchRow], scorer: str, run: RunFacts) -> JsonObject:
 
 
 def _ceiling(
-    best: Sequence[float | None] | None, documents: Sequence[str], scorer: str, run: RunFacts
+    best: Sequence[float | None] | None, documents: Sequence[str], scorer: str, floor: float, run: RunFacts
 ) -> JsonObject | None:
-    known = [(b, d) for b, d in zip(best or [], documents, strict=False) if b is not None]
-    if not known:
+    """Return the mean of the rows' best candidates; a row without a scored candidate counts with the floor, as it does
+    for a source."""
+    if not best or all(score is None for score in best):
         return None
-    return _estimate([b for b, _ in known], [d for _, d in known], run, "ceiling", scorer)
+    values = [floor if score is None else score for score in best]
+    return _estimate(values, documents, run, "ceiling", scorer)
 
 
 def _estimate(values: Sequence[float], documents: Sequence[str], run: RunFacts, *drawn_by: str) -> JsonObject:
@@ -190,7 +198,9 @@ def _detectable(values: Mapping[str, list[float]], documents: Sequence[str], bas
     """Return the largest of the sources' detectable differences, which every comparison of the table can detect."""
     base = np.asarray(values[baseline])
     found = [
-        stats.detectable_difference(np.asarray(v) - base, documents) for label, v in values.items() if label != baseline
+        stats.detectable_difference(np.asarray(v) - base, documents, len(values) - 1)
+        for label, v in values.items()
+        if label != baseline
     ]
     return max((f for f in found if f is not None), default=None)
 
@@ -204,11 +214,12 @@ def _edges(values: Mapping[str, list[float]], bins: int = 28) -> list[float]:
 
 
 def _spread(samples: Sequence[BenchRow], scorer: str, edges: Sequence[float]) -> JsonObject:
-    """Return quantiles (5, 25, 50, 75, 95 %) and histogram of the scores, without failed samples."""
+    """Return the number, quantiles (5, 25, 50, 75, 95 %) and histogram of the scores, without failed samples."""
     known = [score for row in samples if (score := final_score(row, scorer)) is not None]
     if not known:
-        return {"quantiles": None, "histogram": None, "mean_of_scored": None}
+        return {"scored": 0, "quantiles": None, "histogram": None, "mean_of_scored": None}
     return {
+        "scored": len(known),
         "quantiles": np.quantile(known, [0.05, 0.25, 0.5, 0.75, 0.95]).tolist(),
         "histogram": np.histogram(known, bins=np.asarray(edges))[0].tolist(),
         "edges": list(edges),
@@ -230,7 +241,7 @@ def _answers(source: SourceFacts, samples: Sequence[BenchRow]) -> JsonObject:
         "scored": len(scored),
         "success_rate": len(scored) / len(samples),
         "raw_valid_rate": sum(raw) / len(raw) if raw else None,
-        "failures": dict(Counter(row.failure for row in samples if row.failure).most_common(10)),
+        "failures": dict(Counter(reason for row in samples for reason in _reasons(row)).most_common(10)),
         "generate_seconds": _times(row.generate_seconds for row in samples),
         "render_seconds": _times(row.render_seconds for row in samples),
         "score_seconds": _times(row.score_seconds for row in samples),
@@ -238,6 +249,12 @@ def _answers(source: SourceFacts, samples: Sequence[BenchRow]) -> JsonObject:
         "tokens_out": _total(row.tokens_out for row in samples),
         "cost_usd": _total(row.cost_usd for row in samples),
     }
+
+
+def _reasons(row: BenchRow) -> list[str]:
+    """Return why a sample has no score, or why some of the scorers have none."""
+    unscored: Mapping[str, str] = getattr(row, "unscored", None) or {}
+    return [row.failure] if row.failure else list(unscored.values())
 
 
 def _times(seconds: Iterable[float | None]) -> JsonObject | None:

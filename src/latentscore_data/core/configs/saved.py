@@ -31,7 +31,10 @@ WHAT_IS_READ = "give a payload, a row, a file of rows, what configs --json write
 
 @dataclass(frozen=True)
 class SavedPiece:
-    """A config, and the values that the file states for the piece; None for values that it does not state."""
+    """A config, and the values that the file states for the piece; None for values that it does not state.
+
+    ``loop`` is True for the sound file of a loop.
+    """
 
     config: MusicConfig | MusicConfigPrompt
     title: str = "untitled"
@@ -39,6 +42,7 @@ class SavedPiece:
     seed: int | None = None
     seconds: float | None = None
     sample_rate: int | None = None
+    loop: bool = False
     notes: tuple[str, ...] = ()
     """Messages about choices and conversions while reading."""
 
@@ -192,5 +196,6 @@ def _piece_of_sound(where: str, tags: Mapping[str, Any]) -> SavedPiece:
         seed=tags.get("seed"),
         seconds=tags.get("seconds"),
         sample_rate=tags["sample_rate"],
+        loop=tags.get("loop") is True,
         notes=tuple(f"{where}: {note}" for note in notes),
     )

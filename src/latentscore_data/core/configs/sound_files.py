@@ -84,11 +84,18 @@ def _stem_path(out: Path, layer: str) -> Path:
 
 
 def render_files(
-    piece: SavedPiece, out: Path, seconds: float, seed: int, sample_rate: int, stems: bool, midi: Path | None
+    piece: SavedPiece,
+    out: Path,
+    seconds: float,
+    seed: int,
+    sample_rate: int,
+    stems: bool,
+    loop: bool,
+    midi: Path | None,
 ) -> tuple[list[Path], Audio]:
     """Render a piece and write it; return the written paths and the sound.
 
-    ``seconds`` is the length, ``sample_rate`` is in Hz. All stems have the same gain, so that their sum is the mix.
+    ``seconds`` is the length, for a loop the nearest number of whole bars; ``sample_rate`` is in Hz. All stems have the same gain, so that their sum is the mix.
     Raises :class:`InputError` for a length, seed or rate that cannot be rendered, and :class:`OutputError` for a file
     that cannot be written.
     """
@@ -96,7 +103,7 @@ def render_files(
     for note in piece.notes:
         say(f"render: {note}")
     with _rendering():
-        audio = latentscore.render(config, seconds, seed, sample_rate, stems=stems)
+        audio = latentscore.render(config, seconds, seed, sample_rate, stems=stems, loop=loop)
     audio = audio.tagged(title=piece.title, vibe=piece.vibe)
     with _writing("--out"):
         audio.save(out)

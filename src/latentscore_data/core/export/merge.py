@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from latentscore.files import user_path
 from latentscore.forms import FORM_FILE
 from latentscore.json_search import JsonObject
 from latentscore.prompt import template_options
@@ -69,7 +70,7 @@ def find_source(name: str | None, train_dir: Path) -> Source:
         run = next((run for run in find_runs(train_dir) if run.done), None)
         if run is None:
             raise InputError(f"no finished run in {train_dir}", "train one with lsdata train sft, or name a folder")
-    elif (path := Path(name).expanduser()).is_dir() and not RunFolder(train_dir / name).spec_file.exists():
+    elif (path := user_path(name)).is_dir() and not RunFolder(train_dir / name).spec_file.exists():
         run = RunFolder(path)
         if not run.spec_file.exists():
             if not any((path / file).exists() for file in ("adapter_config.json", "config.json")):

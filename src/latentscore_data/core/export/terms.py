@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from latentscore.files import why_no_file
+from latentscore.files import user_path, why_no_file
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.jsonl import replace_text, writing
 from latentscore_data.core.export.merge import public_name
@@ -77,7 +77,7 @@ def required(path: Path) -> Path:
 
 def _beside(base: str) -> list[Path]:
     """Return the licence texts in the folder of a local base model."""
-    path = Path(base).expanduser()
+    path = user_path(base)
     folder = path if path.is_dir() else path.parent if path.is_file() else None
     return (
         sorted(part for part in folder.iterdir() if part.is_file() and _TEXT_NAMES.match(part.name)) if folder else []

@@ -16,6 +16,7 @@ from time import perf_counter
 from latentscore import schema_hash
 from latentscore.api.answers import payload_text
 from latentscore.decoding import Prompt
+from latentscore.files import user_path
 from latentscore.forms import JSON, form_of, prompt_messages
 from latentscore.json_search import JsonObject
 from latentscore.prompt import vibe_message
@@ -193,7 +194,7 @@ class LocalKind(SourceKind):
 
 def run_record(name: str, runs: Path) -> JsonObject:
     """Return the record of a run for its id or the path of its folder, model or export; empty without a record."""
-    named = Path(name).expanduser()
+    named = user_path(name)
     places = (runs / name, *((named, named.parent) if named.exists() else ()))
     # An exported model has the record of its run as training.json.
     for path in (folder / record for folder in places for record in ("run.json", "training.json")):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from latentscore.config import random_config
+from latentscore.files import user_path
 from latentscore.forms import json_text, prompt_messages
 from latentscore.prompt import template_options
 from latentscore.seeds import rng_for
@@ -58,7 +59,7 @@ def _folder(name: str, runs: Path | None) -> Path | None:
     """
     if runs is not None and (final := runs / name / "final").is_dir():
         return finished_final(final)
-    path = Path(name).expanduser()
+    path = user_path(name)
     return finished_final(path) if path.exists() else None
 
 
@@ -78,9 +79,9 @@ def adapter_base(folder: Path) -> str | None:
 
 def absolute_base(name: str, runs: Path) -> str:
     """Return a base model's name with a path made absolute, so that it is valid in any working directory."""
-    if name == TINY_RANDOM or (runs / name / "final").is_dir() or not Path(name).expanduser().exists():
+    if name == TINY_RANDOM or (runs / name / "final").is_dir() or not user_path(name).exists():
         return name
-    return str(Path(name).expanduser().resolve())
+    return str(user_path(name).resolve())
 
 
 def load_base(name: str, *, runs: Path | None = None, device: str = "cpu", quantize: str = "none") -> Loaded:
@@ -220,7 +221,7 @@ def check_base(name: str, *, runs: Path | None = None) -> None:
         return
     from huggingface_hub import try_to_load_from_cache
 
-    repo = SHORT_NAMES.get(name, name)
+    repo = _place(name, runs)
     with _found(repo):
         if not isinstance(try_to_load_from_cache(repo, "config.json"), str):
             _only_cached(repo)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from latentscore.files import user_path
 from latentscore.json_search import JsonObject
 from latentscore.seeds import digest
 from latentscore_data.core.base.answerers import LOCAL
@@ -16,7 +17,7 @@ WEIGHT_FILES = ("*.safetensors", "*.bin", "*.gguf", "adapter_config.json", "conf
 
 def place_of(name: str, runs: Path) -> Path | None:
     """Return the folder or file of a name, or None for a hub id."""
-    for place in (runs / name / "final", Path(name).expanduser()):
+    for place in (runs / name / "final", user_path(name)):
         if place.exists():
             return place / "final" if (place / "final").is_dir() else place
     return None

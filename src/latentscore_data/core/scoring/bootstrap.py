@@ -36,9 +36,16 @@ def cluster_interval(sums: Floats, counts: Floats, rng: np.random.Generator, res
     n = len(sums)
     picks = rng.multinomial(n, np.full(n, 1 / n), size=resamples)
     means = (picks @ sums) / (picks @ counts)
-    # A percentile interval is too narrow for few documents; Hesterberg's (2015) wider tails correct this.
+    low, high = np.quantile(means, interval_tails(n))
+    return float(low), float(high)
+
+
+def interval_tails(documents: int) -> tuple[float, float]:
+    """Return the quantiles of a bootstrap distribution that bound the 95 % interval.
+
+    A percentile interval is too narrow for few documents; Hesterberg's (2015) wider tails correct this.
+    """
     from scipy import stats
 
-    tail = stats.norm.cdf(np.sqrt(n / (n - 1)) * stats.t.ppf((1 - 0.95) / 2, n - 1))
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return float(low), float(high)
+    tail = float(stats.norm.cdf(np.sqrt(documents / (documents - 1)) * stats.t.ppf((1 - 0.95) / 2, documents - 1)))
+    return tail, 1 - tail

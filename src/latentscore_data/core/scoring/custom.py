@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from latentscore import Audio
+from latentscore.files import user_path
 from latentscore.json_search import JsonObject
 from latentscore.seeds import digest
 from latentscore_data.core.base.display import say
@@ -187,7 +188,7 @@ def _number(value: Any, saying: str) -> float:
 def _source_file(where: str) -> Path | None:
     """Return the file of ``path/to/file.py`` or ``some.module``, without running its code."""
     if where.endswith(".py"):
-        path = Path(where).expanduser().resolve()
+        path = user_path(where).resolve()
         return path if path.is_file() else None
     search: Sequence[str] | None = [os.getcwd(), *sys.path]
     spec = None

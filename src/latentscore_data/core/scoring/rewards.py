@@ -4,6 +4,9 @@ Each part is a separate function with values in [0, 1]; the reward is their weig
 precondition of another: an answer that is almost JSON has a small reward, so that there is always a gradient.
 
     reward = 0.15 format + 0.30 schema + 0.45 audio + 0.10 title - 0.10 penalty     (weights are settings)
+
+With ``grpo.scale_rewards = "group"`` the trainer standardizes each part within its group before it weights it
+(``core/training/grpo.py``), so there a weight is that of a standard deviation.
 """
 
 from __future__ import annotations

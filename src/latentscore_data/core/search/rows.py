@@ -13,6 +13,7 @@ from typing import Any
 
 from latentscore.json_search import JsonObject
 from latentscore.seeds import digest
+from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.jsonl import Line, read_lines, replace_rows
 from latentscore_data.core.base.names import model_text
 from latentscore_data.core.base.rows import ConfigRow, source_id
@@ -22,6 +23,7 @@ from latentscore_data.core.llm import builtin
 from latentscore_data.core.scoring.best_of import Choice, Improved, MakeImprover, details_of
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.candidate_validation import is_playable, validate_candidates
+from latentscore_data.core.scoring.registry import resolve_auto, scorer_names
 from latentscore_data.core.scoring.renderer import MakeRenderer
 from latentscore_data.core.scoring.service import ScoredRender, ScoringService
 from latentscore_data.core.search.prior import share_kept
@@ -36,11 +38,27 @@ KNOWN = 400
 
 
 def with_judge(settings: Settings) -> Settings:
-    """Return the settings with the judge among the scorers, so that it is checked, paid and stored like the others."""
+    """Return the settings with the judge among the scorers, so that it is checked, paid and stored like the others;
+    ``auto`` is resolved."""
     judge = settings.search.judge
-    if settings.search.renders is None or judge is None or judge in settings.scoring.scorers:
+    if settings.search.renders is None or judge is None:
+        return settings
+    if judge == "auto":
+        judge = resolve_auto(settings.scoring)[0]
+        settings = settings.changed(search={"judge": judge})
+    if judge in scorer_names(settings.scoring):
         return settings
     return settings.changed(scoring={"scorers": [*settings.scoring.scorers, judge]})
+
+
+def check_judge(settings: Settings) -> None:
+    """Raise :class:`InputError` if the judge of the search is its guide, which prefers whatever it found."""
+    judge = with_judge(settings).search.judge
+    if settings.search.renders is not None and [judge] == scorer_names(settings.scoring)[:1]:
+        raise InputError(
+            f"judge and guide of the search are the same scorer: {judge} would judge its own choices",
+            "name another scorer with --judge, or first with --scorer",
+        )
 
 
 def improver_for(settings: Settings, workspace: Workspace | None = None) -> MakeImprover | None:

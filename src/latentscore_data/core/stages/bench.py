@@ -223,7 +223,7 @@ def in_words(source: JsonObject, scorer: str) -> str:
     interval = f" [{score['low']:.3f}, {score['high']:.3f}]" if score["low"] is not None else ""
     fields = source["fields"]
     asked = f", {fields['mean']:.0%} of {fields['asked']} asked fields" if fields else ""
-    return f"{score['mean']:.3f}{interval}, {source['success_rate']:.0%} scored{asked}"
+    return f"{score['mean']:.3f}{interval}, {score['scored'] / source['rows']:.0%} scored{asked}"
 
 
 def evaluate_answers(answers: Sequence[Path], workspace: Workspace) -> Summary:

@@ -50,7 +50,7 @@ from latentscore_data.core.scoring.registry import make_scorers, resolve_auto, s
 from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
 from latentscore_data.core.scoring.service import Counts
 from latentscore_data.core.search.report import summary_lines
-from latentscore_data.core.search.rows import improver_for, with_judge
+from latentscore_data.core.search.rows import check_judge, improver_for, with_judge
 from latentscore_data.core.stages.base import RunContext, Stage
 from latentscore_data.core.stages.spending import RunPlan, announce, confirm_remote_jobs, confirm_spending
 
@@ -168,6 +168,7 @@ def planned(
 def check_run(plan: RunPlan, settings: Settings, only: str | None, trusted: frozenset[str]) -> None:
     """Raise the errors that the run would raise before any call, such as a scorer that cannot run or a refused plan."""
     if only != "generate":
+        check_judge(settings)
         make_scorers(ScorerDeps(with_judge(settings).scoring, settings.llm, trusted=trusted))
     plan.check(settings, SpendTracker())
 
@@ -244,6 +245,7 @@ def check_scorers(settings: Settings, rows: int, context: RunContext) -> None:
     """Check, before the first call, that every scorer can run, and ask before a judge costs money."""
     needs = ScorerDeps(settings.scoring, settings.llm, trusted=context.trusted)
     make_scorers(needs)
+    check_judge(settings)
     for plan in paid_scorers(settings, rows, needs):
         confirm_spending(plan, settings.llm, context.yes)
 
@@ -465,7 +467,11 @@ def preflight(settings: Settings) -> list[LsdataError]:
     model = settings.model_of("configs")
     runs = Workspace(settings.paths.root).train_dir
     answers = partial(answerer(model).check, model, settings.llm, runs)
-    return list(raised_by(answers, lambda: make_scorers(ScorerDeps(with_judge(settings).scoring, settings.llm))))
+
+    def scorers() -> None:
+        make_scorers(ScorerDeps(with_judge(settings).scoring, settings.llm))
+
+    return list(raised_by(answers, partial(check_judge, settings), scorers))
 
 
 def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> Plan:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from latentscore import RENDERER_VERSION
 from latentscore.embed import MINILM
+from latentscore.files import user_path
 from latentscore.installed import install
 from latentscore_data import __version__
 from latentscore_data.core.base.display import PLAIN_LINE_SECONDS, can_be_live, clean, say
@@ -165,7 +166,7 @@ def _prices(settings: Settings) -> Finding:
 def _modal() -> Iterator[Finding]:
     if find_spec("modal") is None:
         return
-    if os.environ.get("MODAL_TOKEN_ID") or Path("~/.modal.toml").expanduser().exists():
+    if os.environ.get("MODAL_TOKEN_ID") or user_path("~/.modal.toml").exists():
         yield Finding("modal", "account", "ok", "set up")
     else:
         yield Finding("modal", "account", "absent", "not set up", "modal setup")

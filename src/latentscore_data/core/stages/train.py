@@ -300,7 +300,7 @@ def run_sweep(settings: Settings, family: str, choices: Choices, how: StartOptio
             total.add(summary)
             total.outputs += summary.outputs
         lines = table(records)
-        total.details = {"best": best(lines), "runs": lines}
+        total.details = {"best": best(lines, family), "runs": lines}
         replace_json(path, {"kind": choices.kind, "family": family, **total.details})
     return replace(total, outputs=[*total.outputs, str(path)])
 

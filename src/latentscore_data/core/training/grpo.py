@@ -70,7 +70,7 @@ def train_grpo(context: TrainContext) -> tuple[Any, MetricsCallback]:
             temperature=rollout.temperature,
             top_p=rollout.top_p,
             reward_weights=weights,
-            multi_objective_aggregation="normalize_then_sum",
+            multi_objective_aggregation=aggregation(rollout.scale_rewards),
             chat_template_kwargs=template_options(loaded.tokenizer.chat_template) or None,
         )
 
@@ -92,8 +92,35 @@ def train_grpo(context: TrainContext) -> tuple[Any, MetricsCallback]:
         return run_trainer(make, context, validating)
 
 
+def aggregation(scale_rewards: str) -> str:
+    """Return how TRL combines the parts of the reward for this ``scale_rewards``.
+
+    ``group``: each part is standardized within its group, then the parts are summed with their weights (GDPO,
+    arXiv 2601.05242). ``batch`` and ``none``: the parts are summed first, because TRL ignores these values otherwise.
+    """
+    return "normalize_then_sum" if scale_rewards == "group" else "sum_then_normalize"
+
+
+def equal_groups(rewards: torch.Tensor, generations: int) -> float:
+    """Return the share of groups whose completions have equal rewards in every part: they give no gradient.
+
+    ``rewards`` has the shape (completions, parts); the completions of a group follow each other.
+    """
+    groups = rewards.view(-1, generations, rewards.shape[1])
+    return float((groups.amax(dim=1) == groups.amin(dim=1)).all(dim=1).float().mean())
+
+
 class ScoredTrainer(GRPOTrainer):
-    """GRPO that validates only with its callbacks. TRL's validation generates and rewards groups of answers."""
+    """GRPO that validates only with its callbacks. TRL's validation generates and rewards groups of answers.
+
+    It logs ``equal_groups``, because TRL's ``frac_reward_zero_std`` is 1 only if all groups of a step are equal, when
+    the parts are standardized first.
+    """
+
+    def _calculate_rewards(self, *given: Any) -> torch.Tensor:
+        rewards = super()._calculate_rewards(*given)
+        self._metrics["train"]["equal_groups"].append(equal_groups(rewards, self.num_generations or 1))
+        return rewards
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Return the metrics of the callbacks."""

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from latentscore.files import user_path
 from latentscore.forms import JSON, AnswerForm, form_named, form_of
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import InputError, MissingError, require
@@ -137,8 +138,8 @@ def starting_point(
         run = RunFolder(workspace.train_dir / named)
         if run.final.is_dir() and run.done:
             return named
-        if Path(named).expanduser().is_dir():
-            return str(Path(named).expanduser().resolve())
+        if user_path(named).is_dir():
+            return str(user_path(named).resolve())
         known = [found.run_id for found in find_runs(workspace.train_dir) if found.done]
         raise InputError(
             f"--adapter {named} is neither a finished run nor a folder",

@@ -26,7 +26,7 @@ def health(history: Sequence[Line]) -> list[str]:
         findings.append("the loss is not a number: lower optim.learning_rate or optim.max_grad_norm")
     recent = train[-WINDOW:]
     if len(recent) == WINDOW:
-        if _mean(recent, "frac_reward_zero_std") > 0.8:
+        if _mean(recent, "equal_groups") > 0.8:
             findings.append(
                 "most groups have equal rewards, so there is no gradient: raise grpo.temperature or "
                 "grpo.generations, or train SFT longer first"

@@ -9,7 +9,7 @@ from typing import Any
 
 from latentscore_data.core.models.spec import Choices, family
 
-COLUMNS = ("steps", "first_loss", "last_loss", "best_eval_loss", "first_reward", "last_reward")
+COLUMNS = ("steps", "first_loss", "last_loss", "best_eval_loss", "best_eval_score", "first_reward", "last_reward")
 
 
 def members(group: str, choices: Choices) -> dict[str, Choices]:
@@ -43,9 +43,16 @@ def table(records: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def best(lines: Sequence[dict[str, Any]]) -> str | None:
-    """Return the member with the highest last reward, else the lowest validation or training loss."""
-    for column, sign in (("last_reward", -1), ("best_eval_loss", 1), ("last_loss", 1)):
+def best(lines: Sequence[dict[str, Any]], group: str) -> str | None:
+    """Return the member with the highest validation score, else the highest last reward, else the lowest validation or
+    training loss.
+
+    Losses of DPO with different betas are not compared, because a larger beta gives the same model a lower loss.
+    """
+    columns = [("best_eval_score", -1), ("last_reward", -1), ("best_eval_loss", 1), ("last_loss", 1)]
+    if any("dpo.beta" in values for values in family(group).values()):
+        columns = columns[:1]
+    for column, sign in columns:
         known = [line for line in lines if line.get(column) is not None and math.isfinite(line[column])]
         if known:
             return min(known, key=lambda line: sign * line[column])["preset"]

@@ -36,9 +36,10 @@ def draw_splits(
 ) -> Draw:
     """Draw a split for each unit: a source, or a row with ``split_by = "row"``. ``vectors`` has one row per unit.
 
-    TEST and SFT-Val depend only on a hash of seed and name, so adding units moves no unit out of them. GRPO gets the
-    most different of the other units (farthest-point sampling), SFT-Train the rest. A split that would be empty gets
-    the unit with the smallest hash. ``filled`` are these units of an earlier draw, which keep their split.
+    TEST and SFT-Val depend only on a hash of seed and name, so adding units moves no unit out of them (but if all units
+    are in them, one is moved to SFT-Train). GRPO gets the most different of the other units (farthest-point sampling),
+    SFT-Train the rest. TEST or SFT-Val, if it would be empty, gets the unit with the smallest hash. ``filled`` are these
+    units of an earlier draw, which keep their split.
     """
     hashes = {unit: unit_hash(settings.seed, unit, "split") for unit in units}
     splits: dict[str, Split] = {}
@@ -49,10 +50,10 @@ def draw_splits(
             splits[unit] = "SFT-Val"
     still_filled: dict[str, Split] = {unit: split for unit, split in (filled or {}).items() if unit in hashes}
     splits.update(still_filled)
-    if len(units) > 1 and len(splits) == len(units) and not still_filled:
-        # All units are in TEST or SFT-Val: one is moved to training.
-        largest = max(units, key=lambda unit: (hashes[unit], unit))
-        del splits[largest]
+    if len(units) > 1 and len(splits) == len(units) and "SFT-Train" not in splits.values():
+        # All units are in TEST or SFT-Val: one is moved to training, if possible none of an earlier draw.
+        new = [unit for unit in units if unit not in still_filled]
+        largest = max(new or units, key=lambda unit: (hashes[unit], unit))
         still_filled[largest] = splits[largest] = "SFT-Train"
     shares: tuple[tuple[Split, float], ...] = (("TEST", settings.test), ("SFT-Val", settings.val))
     for split, share in shares:

@@ -4,14 +4,17 @@ const KEY = "lsdata-studio-token";
 const given = new URLSearchParams(location.hash.slice(1)).get("token");
 if (given) {
   localStorage.setItem(KEY, given);
-  history.replaceState(null, "", location.pathname);
+  history.replaceState(history.state, "", location.pathname);
 }
 
+// The server's messages begin with a small letter and have no full stop.
+const sentence = (text) => (/^(?!lsdata)[a-z]+ /.test(text) ? text[0].toUpperCase() + text.slice(1) : text) + (/[.!?…]$/.test(text) ? "" : ".");
+
+// The message of the error is what failed, and what to do.
 class Refused extends Error {
   constructor(status, error, remedy) {
-    super(error);
+    super([error, remedy].filter(Boolean).map(sentence).join(" "));
     this.status = status;
-    this.remedy = remedy || "";
   }
 }
 
@@ -23,7 +26,7 @@ async function request(path, data, signal) {
     answer = await fetch(path, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Refused(0, "The studio's server does not respond.", "Start it again: lsdata studio");
+    throw new Refused(0, "the studio's server does not respond", "start it again: lsdata studio");
   }
   if (answer.ok) return answer;
   const said = await answer.json().catch(() => ({}));

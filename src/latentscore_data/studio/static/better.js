@@ -49,7 +49,7 @@ export function betterButton(start, found) {
       }
       toast(better ? "Now playing the best result of the search." : "The search found no better piece. Press Better again to try others.");
     } catch (error) {
-      if (error.name !== "AbortError") toast(`${error.message} ${error.remedy || ""}`, "bad");
+      if (error.name !== "AbortError") toast(error.message, "bad");
     } finally {
       if (mine === running) { running = null; show(false); }
     }

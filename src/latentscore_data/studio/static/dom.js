@@ -52,22 +52,37 @@ export const words = (name) => String(name).replaceAll("_", " ");
 
 export const clock = (seconds) => `${Math.floor(Math.max(seconds, 0) / 60)}:${String(Math.floor(Math.max(seconds, 0) % 60)).padStart(2, "0")}`;
 
+// Change the state of this entry of the browser's history, and its address. Safari allows 100 changes in 30 s and throws then;
+// the next change stores what is missing.
+export function replaceEntry(change, address = "") {
+  try { history.replaceState({ ...history.state, ...change }, "", address || undefined); } catch { /* see above */ }
+}
+
 let toastTimer = 0;
 
+// An open dialog covers the page, and screen readers do not read what is below it. So it has a message box of its own.
 export function toast(text, kind = "") {
-  const box = $("toast");
+  const box = $($("dialog").open ? "dialog-toast" : "toast");
   box.textContent = text;
   box.className = `toast shown ${kind}`;
   clearTimeout(toastTimer);
-  toastTimer = setTimeout(() => box.classList.remove("shown"), kind === "bad" ? 9000 : 4000);
+  toastTimer = setTimeout(() => { for (const id of ["toast", "dialog-toast"]) $(id).classList.remove("shown"); }, kind === "bad" ? 9000 : 4000);
 }
 
 export function dialog(title, ...content) {
   const box = $("dialog");
   const shut = h("button", { type: "button", class: "shut", "aria-label": "Close", onclick: () => box.close() }, icon("close"));
-  box.replaceChildren(h("h2", { id: "dialog-title" }, title), ...content, shut);
+  $("dialog-toast").className = "toast";
+  $("dialog-content").replaceChildren(h("h2", { id: "dialog-title" }, title), ...content, shut);
   box.showModal();
   return box;
+}
+
+// Replace the content of a node. The focus stays on the element with the same `data-key`, if the new content has one.
+export function redraw(node, ...content) {
+  const key = node.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
+  node.replaceChildren(...content.filter(Boolean));
+  if (key) node.querySelector(`[data-key="${CSS.escape(key)}"]`)?.focus({ preventScroll: true });
 }
 
 // The tooltip, one for all elements: shown on hover, focus and tap.

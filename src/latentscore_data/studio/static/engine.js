@@ -3,7 +3,8 @@
 import { bytes, isHere, post } from "./api.js";
 
 const FADE = 0.06;
-const KEPT = 10;
+// Decoded sound takes 0.4 MB per second, and a phone closes pages that need too much memory.
+const KEPT_SECONDS = 480;
 const END_FADE = 4;
 
 const decoded = new Map();
@@ -12,31 +13,43 @@ let context = null, master = null, analyser = null, current = null, timer = 0;
 export const player = {
   playing: false,
   loop: true,
-  // Called when playback starts, stops or changes to another sound.
-  onchange: () => {},
+  // Each is called when playback starts, stops or changes to another sound.
+  watchers: [],
   // Called with the error when an endless piece stops.
   onfail: () => {},
   // Called near the end of a piece; returns true if another one has started.
   onending: () => false,
 };
 
+const changed = () => player.watchers.forEach((watcher) => watcher());
+
 function open() {
   if (context) return context;
+  // On iPhones, this kind of sound is not muted by the mute switch.
+  if (navigator.audioSession) navigator.audioSession.type = "playback";
   context = new AudioContext({ latencyHint: "interactive", sampleRate: 48000 });
   master = context.createGain();
   analyser = context.createAnalyser();
   analyser.fftSize = 2048;
   analyser.smoothingTimeConstant = 0.82;
   master.connect(analyser).connect(context.destination);
-  // The browser suspends the context when a laptop is closed, or for another program.
-  document.addEventListener("visibilitychange", () => { if (!document.hidden && player.playing && context.state !== "running") context.resume(); });
+  document.addEventListener("visibilitychange", () => { if (!document.hidden) wakeAgain(); });
   return context;
+}
+
+// The browser suspends the context when a laptop is closed, a phone is locked, or for a call. If it does not start again without a
+// tap, the page shows that nothing plays.
+async function wakeAgain() {
+  if (!player.playing || context.state === "running") return;
+  context.resume();
+  await later(1000);
+  if (player.playing && context.state !== "running") pause();
 }
 
 // Call this in the handler of a click or a key: browsers start sound only there.
 export function wake() {
   open();
-  if (context.state === "suspended") context.resume();
+  if (context.state !== "running") context.resume();
 }
 
 const keyOf = (piece) => JSON.stringify([piece.config, piece.seed, piece.seconds]);
@@ -53,7 +66,8 @@ export async function load(piece, signal) {
   const buffer = decoded.get(key) || (await fetchSound(piece, signal));
   decoded.delete(key);
   decoded.set(key, buffer);
-  while (decoded.size > KEPT) decoded.delete(decoded.keys().next().value);
+  const seconds = () => [...decoded.values()].reduce((sum, one) => sum + one.duration, 0);
+  while (decoded.size > 1 && seconds() > KEPT_SECONDS) decoded.delete(decoded.keys().next().value);
   return buffer;
 }
 
@@ -88,7 +102,7 @@ export async function startFlow(config, seed, bpm) {
   player.playing = true;
   clearInterval(timer);
   pump(flow);
-  player.onchange();
+  changed();
 }
 
 // Change the config of the endless piece at its next bar line; false if no endless piece with this seed plays.
@@ -146,7 +160,7 @@ async function pump(mine) {
       mine.next += frames / 48000;
     }
   } catch (error) {
-    if (flow === mine) { flow = null; player.playing = false; player.onfail(error); player.onchange(); }
+    if (flow === mine) { flow = null; player.playing = false; player.onfail(error); changed(); }
   } finally {
     mine.pumping = false;
   }
@@ -214,7 +228,7 @@ function watch() {
     if (player.loop) return play(current.buffer, current.bpm);
     player.playing = false;
     current.offset = 0;
-    player.onchange();
+    changed();
   }, 60);
 }
 
@@ -227,7 +241,7 @@ export function play(buffer, bpm, { at = 0, fade = FADE } = {}) {
   current = { ...start(buffer, now, at, sounding || at ? fade : 0), bpm, offset: at };
   player.playing = true;
   watch();
-  player.onchange();
+  changed();
 }
 
 // The next bar line at which a change can start: its number and time. A newer change replaces one that is still scheduled.
@@ -246,7 +260,7 @@ export function changeAtBar(buffer, bpm) {
   if (!current || !player.playing) {
     const bar = current ? current.offset / barSeconds(current.bpm) : 0;
     current = { buffer, bpm, offset: Math.min(bar * barSeconds(bpm), Math.max(buffer.duration - 1, 0)) };
-    player.onchange();
+    changed();
     return 0;
   }
   const { line, when } = nextLine();
@@ -254,19 +268,19 @@ export function changeAtBar(buffer, bpm) {
   if (offset > buffer.duration - 3) offset = 0;
   endAll(when, FADE);
   current = { ...start(buffer, when, Math.max(offset, 0), FADE), bpm, offset, line };
-  player.onchange();
+  changed();
   return when - context.currentTime;
 }
 
 // Replace an excerpt by the whole piece, at the same second.
 export function complete(buffer) {
   if (!current) return;
-  if (!player.playing) { current.buffer = buffer; return player.onchange(); }
+  if (!player.playing) { current.buffer = buffer; return changed(); }
   const { bpm, line } = current, soon = context.currentTime + 0.02;
   const when = Math.max(soon, current.at), fade = current.at > soon ? FADE : 2 * FADE, offset = when - current.zero;
   endAll(when, fade);
   current = { ...start(buffer, when, offset, fade), bpm, offset, line };
-  player.onchange();
+  changed();
 }
 
 export function pause() {
@@ -275,7 +289,7 @@ export function pause() {
   else current.offset = position();
   endAll(context.currentTime, 0.08);
   player.playing = false;
-  player.onchange();
+  changed();
 }
 
 export function resume() {
@@ -285,7 +299,7 @@ export function resume() {
     flow.zero = context.currentTime - flow.rest;
     player.playing = true;
     pump(flow);
-    return player.onchange();
+    return changed();
   }
   const { buffer, bpm, offset } = current;
   play(buffer, bpm, { at: offset >= buffer.duration - 0.2 ? 0 : offset });
@@ -295,13 +309,13 @@ export function resume() {
 export function forget() {
   if (player.playing) pause();
   flow = current = null;
-  player.onchange();
+  changed();
 }
 
 export function seek(second) {
   if (!current) return;
   if (player.playing) play(current.buffer, current.bpm, { at: second });
-  else { current.offset = second; player.onchange(); }
+  else { current.offset = second; changed(); }
 }
 
 export function fadeOut(seconds) {

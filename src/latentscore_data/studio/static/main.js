@@ -1,7 +1,7 @@
 // Start of the page: the setup from the server, the views and their tabs, the keys.
 
 import { get } from "./api.js";
-import { $, dialog, h } from "./dom.js";
+import { $, dialog, h, replaceEntry } from "./dom.js";
 import * as data from "./data.js";
 import * as play from "./play.js";
 import * as playlists from "./playlists.js";
@@ -20,7 +20,7 @@ function keys() {
   dialog("Keys", h("dl", { class: "keys" }, (shown === "play" ? KEYS : DATA_KEYS).map(([key, does]) => [h("dt", null, h("kbd", null, key)), h("dd", null, does)])));
 }
 
-const typing = (node) => node.matches("textarea, select, [type=search], [type=text]") || node.isContentEditable;
+const typing = (node) => node.matches("textarea, select, input:not([type=range], [type=checkbox])");
 
 const ACTIONS = {
   " ": play.toggle, x: play.compare, s: play.surprise, m: play.moreLikeThis, u: () => play.stepBack(), l: play.toggleLoop, w: play.why, k: playlists.keepPiece, "/": play.focusVibe, "?": keys,
@@ -35,6 +35,7 @@ function pressed(event) {
   }
   if (event.ctrlKey || event.metaKey || typing(event.target)) return;
   if (event.key === " " && event.target.matches("button, input, summary, a")) return;
+  if (event.key.startsWith("Arrow") && event.target.matches("input")) return;
   if (/^[1-9]$/.test(event.key)) return void (shown === "play" ? play.choose(Number(event.key) - 1) : data.number(Number(event.key)));
   const action = shown === "play" ? ACTIONS[event.key.toLowerCase()] : data.KEYS[event.key] || data.KEYS[event.key.toLowerCase()] || (event.key === "?" ? keys : null);
   if (action) { event.preventDefault(); action(); }
@@ -48,9 +49,17 @@ function show(name) {
   }
   $("data-view").hidden = name !== "data";
   play.setShown(name === "play");
-  sessionStorage.setItem("lsdata-studio-view", name);
   if (name === "data") data.show();
 }
+
+// Each view is an entry of the browser's history, so that Back returns to the one before, and a reload shows the same one.
+function go(name) {
+  if (name === shown) return;
+  history.pushState({ ...history.state, view: name }, "");
+  show(name);
+}
+
+const entry = () => (history.state?.view === "data" ? "data" : "play");
 
 async function begin() {
   $("help").addEventListener("click", keys);
@@ -60,13 +69,17 @@ async function begin() {
   } catch (error) {
     const old = error.status === 401;
     $("main").replaceChildren(h("section", { class: "card notice" }, h("h1", null, old ? "This page needs an access token" : "The studio cannot be reached"),
-      h("p", null, old ? "Open the address that lsdata studio printed. It contains a token, which changes at each start." : `${error.message} ${error.remedy || ""}`)));
+      h("p", null, old ? "Open the address that lsdata studio printed. It contains a token, which changes at each start." : error.message)));
     document.documentElement.dataset.ready = "refused";
     return;
   }
-  $("tabs").replaceChildren(...[["play", "Play"], ["data", "Data"]].map(([name, label]) => h("button", { type: "button", "data-view": name, onclick: () => show(name) }, label)));
+  $("tabs").replaceChildren(...[["play", "Play"], ["data", "Data"]].map(([name, label]) => h("button", { type: "button", "data-view": name, onclick: () => go(name) }, label)));
   $("main").replaceChildren(play.build(setup), data.build(setup));
-  show(sessionStorage.getItem("lsdata-studio-view") === "data" ? "data" : "play");
+  replaceEntry({ view: entry() });
+  show(entry());
+  addEventListener("popstate", () => show(entry()));
+  // A link to #vibe would replace the piece in the address.
+  document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); (shown === "play" ? ACTIONS : data.KEYS)["/"](); });
   addEventListener("keydown", pressed);
   playlists.begin();
   document.documentElement.dataset.ready = "yes";

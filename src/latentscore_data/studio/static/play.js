@@ -2,7 +2,7 @@
 
 import { post, save, saveBlob } from "./api.js";
 import { betterButton } from "./better.js";
-import { $, button, clock, dialog, explained, h, icon, svg, toast, words } from "./dom.js";
+import { $, button, clock, dialog, explained, h, icon, replaceEntry, svg, toast, words } from "./dom.js";
 import * as engine from "./engine.js";
 import * as state from "./piece.js";
 import { keepPiece, panel as playlistPanel } from "./playlists.js";
@@ -22,10 +22,10 @@ export function build(known) {
   setup = known;
   state.knowFields(setup.fields);
   view.append(askBar(), stage(), fieldsSection());
-  engine.player.onchange = () => { showTransport(); if (engine.player.playing) tabs.postMessage("playing"); };
+  engine.player.watchers.push(() => { showTransport(); if (engine.player.playing) tabs.postMessage("playing"); });
   // Only one tab plays at a time.
   tabs.onmessage = () => { if (engine.player.playing) { engine.pause(); toast("Another tab plays now."); } };
-  engine.player.onfail = (error) => toast(`${error.message} ${error.remedy || ""}`, "bad");
+  engine.player.onfail = (error) => toast(error.message, "bad");
   $("deck").replaceChildren(deckPlay, h("div", { class: "now" }, deckTitle, deckSeek), deckTime);
   new IntersectionObserver(([entry]) => { stageSeen = entry.isIntersecting; showTransport(); }, { threshold: 0.15 }).observe(view.querySelector(".stage"));
   const linked = state.fromHash(location.hash);
@@ -33,15 +33,21 @@ export function build(known) {
   else rest();
   addEventListener("hashchange", () => {
     const other = state.fromHash(location.hash);
-    if (other && location.hash !== state.toHash()) { state.remember(); adopt(other); listen(true); }
+    if (!other || location.hash === state.toHash()) return;
+    // Entries of the history that this page made have a state. Back to one of them does not start the sound.
+    const starts = engine.player.playing || !history.state;
+    state.remember();
+    adopt(other);
+    if (starts) listen(true); else engine.forget();
   });
+  addEventListener("resize", grow);
   requestAnimationFrame(tick);
   return view;
 }
 
 // ---- asking ----------------------------------------------------------------------------------------------------------
 
-const vibeBox = h("textarea", { id: "vibe", rows: "1", maxlength: "4000", placeholder: "A mood, a place, a moment …", autocomplete: "off", spellcheck: "false", "aria-label": "Vibe",
+const vibeBox = h("textarea", { id: "vibe", rows: "1", maxlength: "4000", placeholder: "A mood, a place, a moment …", autocomplete: "off", spellcheck: "false", enterkeyhint: "go", "aria-label": "Vibe",
   oninput: grow, onkeydown: (event) => { if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); ask(); } } });
 const modelBox = h("select", { id: "model", onchange: () => { localStorage.setItem("lsdata-studio-model", modelBox.value); } });
 const countBox = h("select", { id: "count" }, [1, 2, 3, 4, 6, 8].map((n) => h("option", { value: String(n), selected: n === 4 }, `${n} candidate${n > 1 ? "s" : ""}`)));
@@ -54,14 +60,16 @@ function askBar() {
   const wanted = localStorage.getItem("lsdata-studio-model");
   if (setup.models.some((m) => m.id === wanted)) modelBox.value = wanted;
   const label = (text, box) => h("label", { class: "pick" }, h("span", { class: "hidden" }, text), box);
-  return h("form", { class: "ask", onsubmit: (event) => { event.preventDefault(); ask(); } },
+  return h("form", { class: "ask", onsubmit: (event) => { event.preventDefault(); if (!view.classList.contains("busy")) ask(); } },
     h("div", { class: "askline" }, vibeBox, askButton),
     h("div", { class: "askrow" },
       label("Model", modelBox), label("Candidates", countBox), label("Length", lengthBox),
       button("Surprise me", { class: "link", id: "surprise", onclick: surprise }, icon("dice"), "Surprise me")));
 }
 
+// Make the text field as high as its text. A hidden one has no height to measure.
 function grow() {
+  if (!vibeBox.isConnected || view.hidden) return;
   vibeBox.style.height = "auto";
   vibeBox.style.height = `${Math.min(vibeBox.scrollHeight, 180)}px`;
 }
@@ -73,6 +81,8 @@ async function ask(more = {}) {
   const vibe = vibeBox.value.trim();
   if (!vibe) { vibeBox.focus(); return; }
   engine.wake();
+  // Close the keyboard on the screen: it covers the piece.
+  if (matchMedia("(pointer: coarse)").matches) vibeBox.blur();
   const model = setup.models.find((m) => m.id === modelBox.value);
   const question = { vibe, model: model.id, n: Math.min(Number(countBox.value), model.most), seed: 0, ...more };
   if (model.paid) {
@@ -106,9 +116,11 @@ async function fetchCandidates(path, question, vibe, seed) {
   asking = new AbortController();
   const mine = asking;
   busy(true);
+  say("Composing the candidates …");
   const answer = await attempt(() => post(path, question, mine.signal));
   if (mine !== asking) return;
   busy(false);
+  say("");
   if (!answer) return;
   state.remember();
   candidates = answer.candidates.map((one) => ({ ...one, vibe, seed }));
@@ -123,15 +135,23 @@ export async function attempt(work) {
     return await work();
   } catch (error) {
     if (error.name === "AbortError") return null;
-    toast(`${error.message}${error.remedy ? ` ${error.remedy}.` : ""}`, "bad");
+    toast(error.message, "bad");
     return null;
   }
 }
 
+// The button is not disabled while it waits, because a disabled one loses the keyboard's focus.
 function busy(on) {
-  askButton.disabled = on;
+  askButton.setAttribute("aria-disabled", String(on));
   view.classList.toggle("busy", on);
-  view.setAttribute("aria-busy", String(on));
+}
+
+const working = h("p", { class: "working", role: "status" });
+
+// Show what the page does; with `done`, only screen readers read the text.
+function say(text, done = false) {
+  working.textContent = text;
+  working.classList.toggle("hidden", done);
 }
 
 export async function surprise() {
@@ -181,9 +201,9 @@ function showCandidates() {
   list.replaceChildren(...candidates.map((one, i) => {
     const wave = h("span", { class: "wave", "aria-hidden": "true" });
     one.node = h("li", { class: "candidate" },
-      h("button", { type: "button", class: "pickone", onclick: () => choose(i), "aria-label": `Candidate ${i + 1}: ${nameOf(one)}` },
-        h("span", { class: "rank" }, String(i + 1)),
-        h("span", { class: "who" }, h("span", { class: "name" }, nameOf(one)), h("span", { class: "sum" }, summary(one.payload.config))),
+      h("button", { type: "button", class: "pickone", onclick: () => choose(i) },
+        h("span", { class: "rank" }, h("span", { class: "hidden" }, "Candidate "), String(i + 1)),
+        h("span", { class: "who" }, h("span", { class: "name" }, nameOf(one)), h("span", { class: "sum" }, summary(one.payload.config)), h("span", { class: "hidden" }, ", score ")),
         h("span", { class: "points" }, one.score === null ? h("span", { class: "soft", title: one.failure || "" }, "–") : one.score.toFixed(2)),
         strip(one.payload.palettes[0]), wave));
     return one.node;
@@ -206,7 +226,9 @@ export async function choose(i, { fresh = false } = {}) {
   chosen = i;
   const at = fresh ? 0 : engine.position();
   adopt({ vibe: one.vibe, title: one.payload.title, thinking: one.payload.thinking, config: one.payload.config, palettes: one.payload.palettes, score: one.score, seed: one.seed, seconds: piece.seconds, locked: [...locked] });
+  if (fresh) say("Rendering the sound …");
   await listen(true, at);
+  say(fresh && chosen === i && engine.player.playing ? `Candidate 1 of ${candidates.length} plays.` : "", true);
   markChosen();
 }
 
@@ -249,7 +271,7 @@ function show() {
   tint(piece.palettes[0].colors);
   for (const [name, control] of controls) control.show(piece.config[name]);
   freeButton.hidden = locked.size === 0;
-  history.replaceState(null, "", state.toHash());
+  replaceEntry({}, state.toHash());
   document.title = `${piece.title || "Untitled"} · LatentScore studio`;
   deckTitle.textContent = piece.title;
   markChosen();
@@ -345,7 +367,7 @@ const undoButton = button("", { class: "round", "aria-label": "Undo", title: "Un
 const redoButton = button("", { class: "round", "aria-label": "Redo", title: "Redo", onclick: () => stepBack(false) }, icon("redo"));
 const loopButton = button("", { class: "round", "aria-label": "Loop", title: "Loop (L)", "aria-pressed": "true", onclick: toggleLoop }, icon("loop"));
 const sleepButton = button("", { "aria-label": "Sleep timer", title: "Sleep timer", onclick: nextSleep }, icon("moon"), h("span", null, "Sleep"));
-const abButton = button("A/B", { "aria-label": "Compare with the previous candidate", title: "Compare with the previous candidate (X)", hidden: true, onclick: compare });
+const abButton = button("A/B", { title: "Compare with the previous candidate (X)", hidden: true, onclick: compare });
 let stageSeen = true, stageCard = null, freeButton = null;
 
 function slider(label) {
@@ -357,7 +379,7 @@ function stage() {
   visual.attach(canvas);
   const invitation = h("div", { class: "invitation" },
     h("h1", null, "What should it sound like?"),
-    h("p", null, "Type a sentence above and press Enter, or begin with one of these."),
+    h("p", null, "Type a sentence above and press Play, or begin with one of these."),
     h("div", { class: "chips" }, EXAMPLES.map((text) => button(text, { class: "chip", onclick: () => { vibeBox.value = text; grow(); ask(); } }))));
   const front = h("div", { class: "front" }, h("div", { class: "heading" }, title, subtitle, facts), playButton);
   const transport = h("div", { class: "transport" },
@@ -371,7 +393,7 @@ function stage() {
         button("Keep", { onclick: () => keepPiece(), title: "Put it on the playlist (K)" }, icon("star"), h("span", null, "Keep")),
         sleepButton,
         button("Take away", { onclick: takeAway, "aria-haspopup": "dialog" }, icon("down"), h("span", null, "Take away")))));
-  stageCard = h("div", { class: "stagecard card" }, h("div", { class: "stage" }, canvas, h("div", { class: "scrim" }), front, invitation), transport);
+  stageCard = h("div", { class: "stagecard card" }, h("div", { class: "stage" }, canvas, front, invitation, working), transport);
   return h("section", { class: "stagegrid", "aria-label": "Piece" }, stageCard,
     h("aside", { class: "side", "aria-label": "Candidates" }, h("h2", { class: "hidden" }, "Candidates"), list, playlistPanel));
 }
@@ -466,8 +488,22 @@ function takeAway() {
       await attempt(() => download(format));
       pressed.disabled = false;
     } }, h("b", null, name), h("span", null, note))));
-  const link = button("Copy link", { onclick: async () => { await navigator.clipboard.writeText(location.href).then(() => toast("The link is copied."), () => toast("The browser does not allow copying; take the link from the address bar.", "bad")); } });
-  dialog("Take away", h("ul", { class: "files" }, rows), h("p", { class: "soft small" }, "The link contains the whole piece: vibe, config, palettes, seed and length."), link);
+  const address = h("input", { type: "text", class: "text", readonly: true, value: location.href, "aria-label": "Link to this piece", onfocus: () => address.select() });
+  const link = button("Copy link", { onclick: async () => { if (await copy(address)) toast("The link is copied."); else toast("The browser does not allow copying. Copy the selected link yourself.", "bad"); } });
+  dialog("Take away", h("ul", { class: "files" }, rows), h("p", { class: "soft small" }, "The link contains the whole piece: vibe, config, palettes, seed and length. It needs this studio and its access token."),
+    h("div", { class: "row link" }, address, link));
+}
+
+// navigator.clipboard exists only on this machine: browsers give it to no other page without HTTPS.
+async function copy(field) {
+  try {
+    await navigator.clipboard.writeText(field.value);
+    return true;
+  } catch {
+    field.focus();
+    field.select();
+    return document.execCommand("copy");
+  }
 }
 
 async function download(format) {
@@ -592,7 +628,7 @@ export function takeOver(other) {
 }
 
 export const setKept = (on) => view.classList.toggle("kept", on);
-export const setShown = (on) => { view.hidden = !on; stageSeen = on && stageSeen; showTransport(); };
+export const setShown = (on) => { view.hidden = !on; grow(); stageSeen = on && stageSeen; showTransport(); };
 export const showView = (name) => { $("tabs").querySelector(`[data-view=${name}]`).click(); };
 
 export const focusVibe = () => { vibeBox.focus(); vibeBox.select(); };

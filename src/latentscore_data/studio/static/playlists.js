@@ -1,7 +1,7 @@
 // The playlist beside the candidates: pieces that are played with cross-fades, saved and loaded.
 
 import { get, post } from "./api.js";
-import { $, button, h, icon, toast } from "./dom.js";
+import { button, h, icon, redraw, toast } from "./dom.js";
 import * as engine from "./engine.js";
 import * as play from "./play.js";
 import { finite, piece } from "./piece.js";
@@ -34,17 +34,17 @@ async function show() {
 function draw(saved) {
   place.hidden = !pieces.length && !saved.length;
   play.setKept(!place.hidden);
-  const nameBox = h("input", { type: "text", class: "text", maxlength: "80", placeholder: "Name", "aria-label": "Name of the playlist", value: name, oninput: () => { name = nameBox.value; } });
-  const loadBox = h("select", { "aria-label": "Saved playlists", onchange: () => load(loadBox.value) },
+  const nameBox = h("input", { type: "text", class: "text", maxlength: "80", placeholder: "Name", "data-key": "name", "aria-label": "Name of the playlist", value: name, oninput: () => { name = nameBox.value; } });
+  const loadBox = h("select", { "aria-label": "Saved playlists", "data-key": "saved", onchange: () => load(loadBox.value) },
     h("option", { value: "" }, "Saved playlists"), saved.map((one) => h("option", { value: one.name }, `${one.name} (${one.pieces})`)));
-  place.replaceChildren(...[
+  redraw(place,
     h("div", { class: "listhead" }, h("h2", { id: "playlist-title" }, "Playlist"),
-      pieces.length ? button("", { class: running ? "on" : "", "aria-pressed": String(running), onclick: toggle }, icon(running ? "pause" : "next"), h("span", null, running ? "Stop" : "Play all")) : null),
+      pieces.length ? button("", { class: running ? "on" : "", "aria-pressed": String(running), "data-key": "play all", onclick: toggle }, icon(running ? "pause" : "next"), h("span", null, running ? "Stop" : "Play all")) : null),
     h("ol", { class: "kept" }, pieces.map((one, i) => h("li", { class: i === at ? "chosen" : "" },
-      h("button", { type: "button", class: "keptone", onclick: () => go(i) }, h("span", { class: "dot", style: { background: one.palettes[0].colors[0].hex } }), h("span", { class: "name" }, one.title || "Untitled")),
-      h("button", { type: "button", class: "lock", "aria-label": `Take ${one.title} off the playlist`, onclick: () => { pieces.splice(i, 1); if (at >= i) at -= 1; draw(saved); } }, icon("close"))))),
-    pieces.length ? h("div", { class: "row" }, nameBox, button("Save", { onclick: () => save(nameBox.value) })) : null,
-    saved.length ? h("div", { class: "row" }, loadBox, name && saved.some((one) => one.name === name) ? button("Delete", { class: "link", onclick: () => remove(name) }) : null) : null].filter(Boolean));
+      h("button", { type: "button", class: "keptone", "data-key": `play ${i}`, onclick: () => go(i) }, h("span", { class: "dot", style: { background: one.palettes[0].colors[0].hex } }), h("span", { class: "name" }, one.title || "Untitled")),
+      h("button", { type: "button", class: "lock", "data-key": `remove ${i}`, "aria-label": `Take ${one.title || "Untitled"} off the playlist`, onclick: () => { pieces.splice(i, 1); if (at >= i) at -= 1; draw(saved); } }, icon("close"))))),
+    pieces.length ? h("div", { class: "row" }, nameBox, button("Save", { "data-key": "save", onclick: () => save(nameBox.value) })) : null,
+    saved.length ? h("div", { class: "row" }, loadBox, name && saved.some((one) => one.name === name) ? button("Delete", { class: "link", onclick: () => remove(name) }) : null) : null);
 }
 
 async function save(as) {
