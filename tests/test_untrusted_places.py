@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Lsdata
+from conftest import here
 from factories import make_scored
 from forked import python
 from latentscore.files import MOST_BYTES, open_file, read_whole, why_no_file
@@ -60,18 +60,18 @@ NAMES = {
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_home_of_a_user_who_does_not_exist_is_a_missing_file(lsdata_here: Lsdata, name: str) -> None:
-    out = lsdata_here(*(word.replace("PLACE", "~no-such-user/x.py") for word in NAMES[name]))
+def test_the_home_of_a_user_who_does_not_exist_is_a_missing_file(name: str) -> None:
+    out = here(*(word.replace("PLACE", "~no-such-user/x.py") for word in NAMES[name]))
     assert out.returncode in (2, 3), (out.stdout, out.stderr)
 
 
-def test_doctor_runs_for_a_user_without_a_home_folder(lsdata_here: Lsdata, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_runs_for_a_user_without_a_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     def none(uid: int) -> None:
         raise KeyError(uid)
 
     monkeypatch.delenv("HOME")
     monkeypatch.setattr(pwd, "getpwuid", none)
-    out = lsdata_here("doctor")
+    out = here("doctor")
     assert out.returncode == 0, out.stderr
 
 

@@ -136,18 +136,17 @@ def test_what_configs_writes_is_rendered_and_its_sound_is_played_again(tmp_path:
     assert tags["config"] == answer["config_payload"]["config"]
 
 
-def test_a_loop_is_rendered_again_as_a_loop(lsdata_here: Lsdata):
+def test_a_loop_is_rendered_again_as_a_loop():
     for what in (("slow rain", "--loop", "--seconds", "6"), ("--payload", "first.flac")):
         out = "first.flac" if "--loop" in what else "again.flac"
-        assert lsdata_here("render", *what, "--out", out).returncode == 0
+        here("render", *what, "--out", out, code=0)
     first, again = read_audio("first.flac"), read_audio("again.flac")
     assert first.tags["loop"] is True
     assert np.array_equal(first.samples, again.samples)
     assert first.tags == again.tags
     expected = render(parse_config(first.tags["config"]), 6.0, loop=True).samples
     np.testing.assert_allclose(first.samples, expected, atol=2.0**-23)
-    refused = lsdata_here("render", "--payload", "first.flac", "--stems", "--out", "stems.flac")
-    assert refused.returncode == 2
+    refused = here("render", "--payload", "first.flac", "--stems", "--out", "stems.flac", code=2)
     assert "a loop has no stems" in refused.stderr
     assert not Path("stems.flac").exists()
 

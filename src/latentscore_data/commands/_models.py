@@ -15,19 +15,17 @@ from latentscore_data.core.llm.plan import Plan
 from latentscore_data.core.stages.spending import RunPlan, trust_key_to
 
 
-def show_dry_run(
-    plan: RunPlan, check: Callable[[], object], *, document: Callable[[], JsonObject] | None = None
-) -> None:
+def show_dry_run(plan: RunPlan, check: Callable[[], object], *, document: JsonObject | None = None) -> None:
     """Show the plan, then exit as the run would: with the error that ``check`` raises, or with 0.
 
-    ``document`` makes the JSON document; by default it is the plan of the only model.
+    ``document`` is the JSON document; by default it is the plan of the only model.
     """
     problem = next(raised_by(check), None)
     if OUTPUT.json:
-        found = document() if document is not None else plan.asked[0].to_dict()
+        found = {"dry_run": True, **(document if document is not None else plan.asked[0].to_dict())}
         if problem is not None:
             found |= {"error": problem.message, "remedy": problem.remedy, "exit_code": problem.exit_code}
-        print_json({"dry_run": True, **found})
+        print_json(found)
     else:
         for asked in plan.asked:
             show_plan(asked)

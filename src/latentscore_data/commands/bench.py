@@ -152,4 +152,4 @@ def show_plans(settings: Settings, workspace: Workspace, executor: Executor) -> 
     }
     if not plan.asked and not plan.remote:
         say("bench: dry run: none of these sources costs money")
-    show_dry_run(plan, lambda: check_run(plan, settings), document=lambda: document)
+    show_dry_run(plan, lambda: check_run(plan, settings), document=document)

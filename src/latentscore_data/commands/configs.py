@@ -140,4 +140,4 @@ def show_plan(plan: RunPlan, only: str | None, check: Callable[[], None]) -> Non
     document = {"judges": asked} if only == "score" else {**asked[0], "judges": asked[1:]}
     if not plan.asked:
         say("configs: dry run: the run calls no model")
-    show_dry_run(plan, check, document=lambda: document)
+    show_dry_run(plan, check, document=document)

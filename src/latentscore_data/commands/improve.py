@@ -106,4 +106,4 @@ def _show_plan(asked: Rounds, executor: Executor) -> None:
             facts["at most"] = money(plan["cap_usd"])
         print_facts("dry run: nothing is rendered or trained", facts.items())
 
-    show_dry_run(RunPlan(plans(asked), [], executor), lambda: check_start(asked, executor), document=lambda: plan)
+    show_dry_run(RunPlan(plans(asked), [], executor), lambda: check_start(asked, executor), document=plan)
