@@ -44,6 +44,9 @@ COMMENT_BYTES = {"WAV": 2000}
 """Maximum length of a comment in bytes: libsndfile does not read longer ones. The vibe is cut to fit."""
 COMMENT_BYTES_ELSEWHERE = 20_000
 
+PCM_STEPS = {"PCM_16": np.float32(2**15), "PCM_24": np.float32(2**23)}
+"""Steps from 0 to full scale. Samples are rounded to them, because libsndfile rounds down in WAV and to the nearest in FLAC."""
+
 PIECE_FRAMES = 65_536
 """Frames per write: libsndfile's Vorbis encoder copies them to the stack, which a minute of audio overflows."""
 
@@ -282,12 +285,14 @@ def encode(
     """Write the blocks, with tags from :func:`file_tags`, to a file that is open for writing and reading."""
     import soundfile
 
+    steps = PCM_STEPS.get(subtype)
     with soundfile.SoundFile(raw, "w", sample_rate, 2, subtype, format=kind, **options) as file:
         for name, text in texts.items():
             setattr(file, name, text)
         for block in blocks:
             for start in range(0, len(block), PIECE_FRAMES):
-                file.write(block[start : start + PIECE_FRAMES])
+                piece = block[start : start + PIECE_FRAMES]
+                file.write(piece if steps is None else np.rint(piece * steps) / steps)
 
 
 def file_tags(name: str, kind: str, tags: Mapping[str, Any]) -> dict[str, str]:

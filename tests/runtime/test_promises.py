@@ -143,6 +143,19 @@ def test_a_written_file_reads_back_with_its_tags(tmp_path: Path, ending: str) ->
         assert json.loads(file.comment) == {"seed": 0}
 
 
+@pytest.mark.parametrize("bits", [16, 24])
+def test_samples_are_rounded_to_the_nearest_step_in_every_format(bits: int):
+    wave = np.random.default_rng(bits).uniform(-0.99, 0.99, (5_000, 2)).astype(np.float32)
+    wave[:4] = [[1.0, -1.0], [0.9999999, -0.9999999], [1.5, -1.5], [0.0, -0.0]]
+    full = 2.0 ** (bits - 1)
+    # The nearest step, halves to even (IEEE 754); above full scale the last one.
+    expected = np.clip(np.rint(wave.astype(np.float64) * full), -full, full - 1)
+    for kind in ("wav", "flac"):
+        content = Audio(wave, RATE).to_bytes(kind, f"PCM_{bits}")
+        found = soundfile.read(io.BytesIO(content), dtype="int32")[0] >> (32 - bits)
+        assert np.array_equal(found, expected), kind
+
+
 def test_what_is_no_sound_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AudioError):
         Audio(np.zeros(5, np.float32), RATE)
