@@ -45,7 +45,7 @@ COMMENT_BYTES = {"WAV": 2000}
 COMMENT_BYTES_ELSEWHERE = 20_000
 
 PCM_STEPS = {"PCM_16": np.float32(2**15), "PCM_24": np.float32(2**23)}
-"""Steps from 0 to full scale. Samples are rounded to them, because libsndfile rounds down in WAV and to the nearest in FLAC."""
+"""Steps from 0 to full scale. Samples are rounded to the nearest one, because libsndfile rounds them down in WAV."""
 
 PIECE_FRAMES = 65_536
 """Frames per write: libsndfile's Vorbis encoder copies them to the stack, which a minute of audio overflows."""
@@ -88,9 +88,9 @@ class Audio:
 
     ``samples`` is float32 of shape (frames, 2) in [-1, 1]; ``sample_rate`` is in hertz. ``stems`` holds the layers by
     name if they were requested. ``tags`` are the tags of the file or of the piece: rendered audio has ``config``,
-    ``seed``, ``seconds``, ``renderer`` (its version), and ``loop`` (true) if it is one; :func:`write_audio` writes them. ``metadata`` is None for
-    audio that was not rendered in this process. ``np.asarray(audio)`` returns the samples; a notebook shows a player.
-    Audio is equal if all of these are.
+    ``seed``, ``seconds`` and ``renderer`` (its version), and a loop has ``loop`` (true); :func:`write_audio` writes
+    them. ``metadata`` is None for audio that was not rendered in this process. ``np.asarray(audio)`` returns the
+    samples; a notebook shows a player. Audio is equal if all of these are.
     """
 
     samples: Samples

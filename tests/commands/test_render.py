@@ -248,6 +248,9 @@ def test_several_vibes_become_one_mix(tmp_path: Path):
     assert np.abs(mix.mono[5 * 22_050 :]).max() > 0.05
 
 
+PAID = ["a", "--model", "openai/gpt-4o-mini"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -260,6 +263,11 @@ def test_several_vibes_become_one_mix(tmp_path: Path):
         (["a", "b", "--stems"], "need one vibe"),
         (["a", "b", "--loop"], "need one vibe"),
         (["a", "--loop", "--midi", "a.mid"], "a loop has no stems and no MIDI file"),
+        # The model, which would fail without a key, is not called.
+        ([*PAID, "--loop", "--stems"], "a loop has no stems and no MIDI file"),
+        ([*PAID, "--seconds", "0.1"], "--seconds: must be a number from 0.5 to 600"),
+        ([*PAID, "--seed", str(2**64)], "--seed: must be a whole number from 0"),
+        ([*PAID, "--sample-rate", "1"], "--sample-rate: must be from 8000"),
         (["a", " "], "the vibe is empty"),
     ],
 )

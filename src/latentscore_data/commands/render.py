@@ -18,6 +18,7 @@ from latentscore_data.core.configs.saved import SavedPiece, read_piece
 from latentscore_data.core.configs.sound_files import (
     check_format,
     check_mix,
+    check_numbers,
     check_places,
     mix_files,
     play_sound,
@@ -91,16 +92,19 @@ def render(
     )
     check_mix(len(vibes or ()), seconds, crossfade)
     check_places(out, midi, stems)
-    answers = _answers(vibes, model, map_path, calls, search=search, yes=yes) if vibes else []
-    pieces = [SavedPiece(answer.config, answer.title, answer.text) for answer in answers]
-    pieces = pieces or [read_piece(cast(Path, payload), pick)]
-    seconds = _first(seconds, pieces[0].seconds, 30.0 * len(pieces))
-    seed = _first(seed, pieces[0].seed, 0)
-    sample_rate = _first(sample_rate, pieces[0].sample_rate, 48_000)
-    loop = loop or pieces[0].loop
+    saved = None if vibes else read_piece(cast(Path, payload), pick)
+    loop = loop or (saved is not None and saved.loop)
     if loop and (stems or midi is not None):
-        raise InputError("a loop has no stems and no MIDI file", "leave out --stems and --midi, or --loop")
+        raise InputError("a loop has no stems and no MIDI file", "leave out --stems and --midi, or render no loop")
+    count = max(len(vibes or ()), 1)
+    seconds = _first(seconds, saved and saved.seconds, 30.0 * count)
+    seed = _first(seed, saved and saved.seed, 0)
+    sample_rate = _first(sample_rate, saved and saved.sample_rate, 48_000)
     check_format(out, sample_rate)
+    check_numbers(seconds / count, seed, sample_rate)
+    # A model is called only after all checks.
+    answers = _answers(vibes, model, map_path, calls, search=search, yes=yes) if vibes else []
+    pieces = [saved] if saved else [SavedPiece(answer.config, answer.title, answer.text) for answer in answers]
     if len(pieces) > 1:
         written, audio = mix_files(answers, out, seconds, crossfade, seed, sample_rate)
     else:

@@ -17,6 +17,7 @@ from latentscore import Answer, Audio, MusicConfigPrompt, write_audio
 from latentscore.audio import format_for, make_folder
 from latentscore.errors import AudioError, InvalidConfigError
 from latentscore.json_search import JsonObject
+from latentscore.synth.engine import checked_rate, checked_seconds, checked_seed
 from latentscore_data.core.base.display import OUTPUT, clean, fields_in_lines, print_json, say
 from latentscore_data.core.base.errors import InputError, MissingError, OutputError
 from latentscore_data.core.configs.saved import SavedPiece
@@ -30,6 +31,14 @@ def check_format(out: Path, sample_rate: int) -> None:
         raise InputError(
             f"--out {error}", f"such as --out {out.stem or 'sound'}.wav; WAV supports every rate"
         ) from None
+
+
+def check_numbers(seconds: float, seed: int, sample_rate: int) -> None:
+    """Raise :class:`InputError` for a length (seconds), a seed or a sample rate (Hz) that cannot be rendered."""
+    with _rendering():
+        checked_seconds(seconds)
+        checked_seed(seed)
+        checked_rate(sample_rate)
 
 
 def check_places(out: Path, midi: Path | None, stems: bool) -> None:
@@ -95,7 +104,8 @@ def render_files(
 ) -> tuple[list[Path], Audio]:
     """Render a piece and write it; return the written paths and the sound.
 
-    ``seconds`` is the length, for a loop the nearest number of whole bars; ``sample_rate`` is in Hz. All stems have the same gain, so that their sum is the mix.
+    ``seconds`` is the length; that of a loop is the nearest number of whole bars. ``sample_rate`` is in Hz. All stems
+    have the same gain, so that their sum is the mix. A loop has no stems and no MIDI file.
     Raises :class:`InputError` for a length, seed or rate that cannot be rendered, and :class:`OutputError` for a file
     that cannot be written.
     """

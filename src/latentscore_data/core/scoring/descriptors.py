@@ -181,9 +181,10 @@ def _pulse(rises: Floats, frames_per_second: float) -> float:
 
 
 def _mean_spectrum(mono: Floats, rate: float) -> tuple[Floats, Floats]:
-    """The bins' frequencies in hertz, and their mean power in overlapping Hann windows without mean (Welch's method).
+    """Return the frequencies of the bins in hertz, and their mean power per hertz, by Welch's method: Hann windows that
+    overlap by a half, each without its mean.
 
-    ``scipy.signal.welch`` gives the same numbers, but importing it takes half a second of CPU in each process that scores.
+    ``scipy.signal.welch`` gives the same values, but its import takes half a second of CPU in each process that scores.
     """
     size = min(8192, len(mono))
     frames = np.lib.stride_tricks.sliding_window_view(mono, size)[:: size - size // 2]
