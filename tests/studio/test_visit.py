@@ -231,6 +231,23 @@ class TestPlace:
             page.keyboard.press("k")
             until(page, "document.querySelector('.bigvibe').textContent === 'vibe number 0'")
 
+    def test_rows_that_could_not_be_read_are_read_again_on_scrolling(self, browser: Any, studio: StudioProcess):
+        with open_studio(browser, studio) as page:
+            open_data(page)
+            page.route("**/api/rows", lambda route: route.abort())
+            page.evaluate("""() => {
+              globalThis.drawn = 0;
+              const rows = document.querySelector(".rows");
+              new MutationObserver(() => { drawn += 1; }).observe(rows, { attributes: true });
+              rows.scrollTop = 200 * 78;
+            }""")
+            until(page, "document.querySelector('#toast').textContent.includes('does not respond')")
+            page.wait_for_timeout(500)
+            assert page.evaluate("drawn") < 5
+            page.unroute("**/api/rows")
+            page.evaluate("document.querySelector('.rows').scrollTop += 1")
+            page.wait_for_selector("#row-200")
+
     def test_a_restarted_server_is_named_and_a_new_token_is_taken_over(self, browser: Any, tmp_path: Path):
         with run_studio(tmp_path) as first, open_studio(browser, first) as page:
             port = first.base.rpartition(":")[2]

@@ -122,13 +122,15 @@ async function refresh() {
   fill();
 }
 
+// Read a page of rows; return true if it was read.
 async function need(page, again = false) {
-  if (!again && (pages.has(page) || loading.has(page))) return;
+  if (!again && (pages.has(page) || loading.has(page))) return false;
   loading.add(page);
   const mine = query;
   const answer = await play.attempt(() => post("/api/rows", { ...wanted, offset: page * PAGE }));
-  if (mine !== query || !answer) return;
+  if (mine !== query) return false;
   loading.delete(page);
+  if (!answer) return false;
   if (answer.version !== version) pages.clear();
   version = answer.version;
   pages.set(page, answer.rows);
@@ -141,6 +143,7 @@ async function need(page, again = false) {
   count.textContent = answer.all === 0 ? "" : total === answer.all ? `${total.toLocaleString("en")} rows` : `${total.toLocaleString("en")} of ${answer.all.toLocaleString("en")} rows`;
   view.classList.toggle("norows", answer.all === 0);
   if (answer.all === 0) detail.replaceChildren(h("div", { class: "nothing" }, h("h2", null, "No rows yet"), h("p", null, `${setup.workspace} contains no vibes. Make some with `, h("code", null, "lsdata run-all --sample"), " and open the studio with the same --root.")));
+  return true;
 }
 
 const rowAt = (i) => pages.get(Math.floor(i / PAGE))?.[i % PAGE];
@@ -149,7 +152,7 @@ const rowAt = (i) => pages.get(Math.floor(i / PAGE))?.[i % PAGE];
 function fill() {
   const first = Math.max(0, Math.floor(scroller.scrollTop / ROW) - 4), last = Math.min(total, Math.ceil((scroller.scrollTop + scroller.clientHeight) / ROW) + 4);
   for (let page = Math.floor(first / PAGE); page <= Math.floor(Math.max(last - 1, 0) / PAGE); page += 1) {
-    if (!pages.has(page) && page * PAGE < Math.max(total, 1)) need(page).then(() => requestAnimationFrame(fill));
+    if (!pages.has(page) && page * PAGE < Math.max(total, 1)) need(page).then((read) => { if (read) requestAnimationFrame(fill); });
   }
   const seen = [];
   for (let i = first; i < last; i += 1) {
