@@ -387,7 +387,7 @@ def test_a_settings_file_alone_cannot_send_a_key_away(monkeypatch: pytest.Monkey
     out = here(*command, code=2)
     assert "collector.invalid" in out.output
     assert "--api-key-env OPENAI_API_KEY" in out.output
-    out = here(*command, "--dry-run", "--api-key-env", "OPENAI_API_KEY", code=0)
+    here(*command, "--dry-run", "--api-key-env", "OPENAI_API_KEY", code=0)
 
 
 def test_half_of_the_rows_failing_trips_the_breaker(root: Path) -> None:

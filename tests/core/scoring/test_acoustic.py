@@ -36,6 +36,17 @@ def describe(left: Any, right: Any = None) -> dict[str, float]:
     return dict(zip(descriptors.NAMES, map(float, descriptors.describe(audio)), strict=True))
 
 
+@pytest.mark.parametrize("frames", [2, 101, 8192, 30_000])
+def test_the_mean_spectrum_is_that_of_scipy(frames: int):
+    from scipy.signal import welch
+
+    wave = np.random.default_rng(3).standard_normal(frames).astype(np.float32)
+    frequencies, power = descriptors._mean_spectrum(wave, 12_000.0)
+    wanted_frequencies, wanted = welch(wave, 12_000.0, nperseg=min(8192, frames))
+    np.testing.assert_allclose(frequencies, wanted_frequencies, rtol=1e-6)
+    np.testing.assert_allclose(power[1:-1], wanted[1:-1], rtol=1e-4)
+
+
 def tone(hertz: float, seconds: float = 6.0) -> np.ndarray:
     return 0.3 * np.sin(2 * np.pi * hertz * np.arange(int(seconds * RATE)) / RATE)
 

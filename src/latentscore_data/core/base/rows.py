@@ -6,7 +6,8 @@ Field names are those of the data sets published in this format.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Annotated, Any, Literal, TypeVar, cast
 from urllib.parse import quote
 
@@ -36,6 +37,7 @@ LEVELS: tuple[Level, ...] = ("xl", "lg", "m", "sm", "xs")
 
 
 RowT = TypeVar("RowT")
+Item = TypeVar("Item")
 
 
 class _Row(BaseModel):
@@ -284,6 +286,13 @@ class BenchRow(_Row):
 def text_of(row_id: str) -> str:
     """Return the source text at the beginning of a row id; for ids of other tools, the id itself."""
     return row_id.rsplit(":", 4)[0]
+
+
+def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Yield lists of ``size`` items; the last one may be shorter. (``itertools.batched`` is new in Python 3.12.)"""
+    waiting = iter(items)
+    while batch := list(islice(waiting, size)):
+        yield batch
 
 
 def spread(rows: Iterable[RowT], limit: int | None, text: Callable[[RowT], str]) -> list[RowT]:

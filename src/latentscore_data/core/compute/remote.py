@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.rows import batched
 from latentscore_data.core.base.settings import ScoringSettings, Settings
 from latentscore_data.core.compute import estimates
 from latentscore_data.core.compute.entrypoints import made_by
@@ -17,7 +18,6 @@ from latentscore_data.core.compute.remote_scoring import RemoteRenderer
 from latentscore_data.core.scoring.executor import Executor, Hire, RemoteJobEstimate
 from latentscore_data.core.scoring.registry import remote_blocker, scorer_names
 from latentscore_data.core.scoring.renderer import MakeRenderer
-from latentscore_data.core.vibes.dedupe import batched
 
 
 class RemoteExecutor(Executor):

@@ -26,14 +26,14 @@ from latentscore_data.core.base.errors import InputError, VerificationError
 from latentscore_data.core.base.jsonl import Line, writing
 from latentscore_data.core.base.names import json_bytes
 from latentscore_data.core.base.payloads import in_labels
-from latentscore_data.core.base.rows import ScoredRow
+from latentscore_data.core.base.rows import ScoredRow, batched
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.export.dataset import Rows
 from latentscore_data.core.export.tables import Lines, Table, write_table
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.clap_index import ClapIndex
-from latentscore_data.core.vibes.dedupe import EmbedderChoice, batched, choose_embedder, load_embedder
+from latentscore_data.core.vibes.dedupe import EmbedderChoice, choose_embedder, load_embedder
 
 BATCH = 512
 LINE = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY

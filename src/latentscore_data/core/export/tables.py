@@ -10,9 +10,8 @@ from typing import Any
 
 from latentscore_data.core.base.errors import VerificationError
 from latentscore_data.core.base.jsonl import Line, read_lines, replace_rows, writing
-from latentscore_data.core.base.rows import PUBLISHED_SPLITS
+from latentscore_data.core.base.rows import PUBLISHED_SPLITS, batched
 from latentscore_data.core.export.columns import AUDIO, Kind, arrow_schema, columns_of, fitted
-from latentscore_data.core.vibes.dedupe import batched
 
 ROWS_PER_GROUP = 1_000
 ROWS_PER_SHARD = 100_000

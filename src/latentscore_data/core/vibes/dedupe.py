@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
-from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from latentscore.embed import BUILTIN_WORDS, MINILM, Embedder, EmbedderError, Wo
 from latentscore.seeds import rng_for
 from latentscore_data.core.base.display import SlowStep
 from latentscore_data.core.base.errors import MissingError, install, require
+from latentscore_data.core.base.rows import batched
 from latentscore_data.core.base.settings import DedupeSettings
 from latentscore_data.core.base.weights import fetched_file
 
@@ -87,16 +87,6 @@ def load_embedder(choice: EmbedderChoice, named_by: str = "dedupe.model (--dedup
 def threshold_of(settings: DedupeSettings, embedder: Embedder) -> float:
     """Return the cosine at or above which a vibe is a near-duplicate."""
     return settings.threshold if settings.threshold is not None else embedder.default_dedupe_threshold
-
-
-Item = TypeVar("Item")
-
-
-def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Yield lists of ``size`` items; the last one may be shorter. (``itertools.batched`` is new in Python 3.12.)"""
-    waiting = iter(items)
-    while batch := list(islice(waiting, size)):
-        yield batch
 
 
 def embed_stream(
