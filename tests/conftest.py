@@ -166,12 +166,6 @@ def here(*args: str, code: int | None = None, env: dict[str, str] | None = None)
     return ended(Done(args, out.exit_code, out.stdout, out.stderr), code)
 
 
-@pytest.fixture
-def lsdata_here() -> Lsdata:
-    """:func:`here`, for what runs in this process and in one of its own."""
-    return here
-
-
 def needs(*libraries: str) -> pytest.MarkDecorator:
     """Skip tests where a library is not installed. Unlike ``pytest.importorskip`` it imports nothing while tests are collected:
     torch and what builds upon it take seconds, in each process and for tests that need none of it too."""

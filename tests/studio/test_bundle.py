@@ -8,7 +8,7 @@ import pytest
 from test_data import write_workspace
 
 from browsing import open_page, until
-from conftest import Lsdata
+from conftest import Lsdata, here
 from factories import make_scored, make_vibe
 from latentscore_data.core.base.jsonl import replace_rows
 from latentscore_data.core.base.settings import PathsSettings, Settings
@@ -44,9 +44,8 @@ def test_a_limit_takes_rows_of_different_texts(root: Path):
         (["--bundle", "site", "--model", "openai/gpt-4o-mini"], "--model has no effect"),
     ],
 )
-def test_an_option_without_effect_is_refused(options: list[str], said: str, lsdata_here: Lsdata):
-    out = lsdata_here("studio", *options)
-    assert out.returncode == 2
+def test_an_option_without_effect_is_refused(options: list[str], said: str):
+    out = here("studio", *options, code=2)
     assert said in out.stderr
     assert not Path("site").exists()
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from browsing import until
-from conftest import Lsdata
+from conftest import here
 from factories import make_payload, make_scored, make_vibe
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.jsonl import read_lines, replace_json, replace_rows
@@ -133,7 +133,7 @@ class TestMarks:
         with pytest.raises(InputError):
             rows.prefer("row-0", 1, 1, tied=False)
 
-    def test_an_exported_data_set_can_leave_bad_rows_out(self, root: Path, lsdata_here: Lsdata):
+    def test_an_exported_data_set_can_leave_bad_rows_out(self, root: Path):
         workspace = write_workspace(root, 4)
         workspace.scored("TEST").unlink()
         workspace.vibes("TEST").unlink()
@@ -141,8 +141,7 @@ class TestMarks:
         assert bad_rows(root) == {"row-1"}
         for flag, count in ((None, 4), ("--leave-out-bad", 3)):
             words = ["export", "dataset", "--license", "cc0-1.0", "--overwrite", "--root", str(root)]
-            out = lsdata_here(*words, *([flag] if flag else []))
-            assert out.returncode == 0, out.stderr
+            here(*words, *([flag] if flag else []), code=0)
             rows = list(read_lines(next((root / ".exports").glob("*/jsonl/train.jsonl"))))
             assert len(rows) == count
 
@@ -274,8 +273,8 @@ def test_look_up_answers_with_the_nearest_rows(tmp_path: Path):
         assert b"no cap was agreed to" in body
 
 
-def test_a_scorer_that_costs_money_is_refused(root: Path, lsdata_here: Lsdata):
-    out = lsdata_here(
+def test_a_scorer_that_costs_money_is_refused(root: Path):
+    out = here(
         "studio", "--scorer", "judge:openai/gpt-4o-audio-preview", "--root", str(root), "--no-open", "--port", "0"
     )
     assert out.returncode in (2, 3)

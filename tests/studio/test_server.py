@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from conftest import Lsdata
+from conftest import here
 from factories import make_config, make_payload
 from latentscore.labels import FIELDS
 from latentscore_data.core.base.errors import InputError, OutputError
@@ -35,9 +35,8 @@ def test_every_field_is_in_one_group():
     assert sorted(name for names in GROUPS.values() for name in names) == sorted(FIELDS)
 
 
-def test_other_machines_are_served_only_with_a_token_of_ones_own(lsdata_here: Lsdata):
-    refused = lsdata_here("studio", "--host", "0.0.0.0")
-    assert refused.returncode == 2
+def test_other_machines_are_served_only_with_a_token_of_ones_own():
+    refused = here("studio", "--host", "0.0.0.0", code=2)
     assert "--token" in refused.stderr
     with pytest.raises(InputError, match="at least 16"):
         choose_access(None, "short")

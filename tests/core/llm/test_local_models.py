@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, Field
 
-from conftest import Lsdata
+from conftest import Lsdata, here
 from factories import make_text, make_vibe
 from latentscore.decoding import Prompt, Written
 from latentscore_data.core.base.answerers import kind_of
@@ -246,11 +246,10 @@ def test_vibes_and_configs_are_written_by_a_run_on_this_machine(root: Path, lsda
     assert json.loads(vibes.stdout)["calls"] >= 1
 
 
-def test_what_is_missing_is_said_before_any_work(root: Path, lsdata_here: Lsdata, tmp_path: Path) -> None:
+def test_what_is_missing_is_said_before_any_work(root: Path, tmp_path: Path) -> None:
     workspace = Workspace(root)
     replace_rows(workspace.texts("moby-dick"), [make_text(1)])
-    out = lsdata_here("vibes", "--root", str(root), "--model", f"local:{tmp_path}/nothing", "--dedupe-model", "words")
-    assert out.returncode == 3, out.stderr
+    out = here("vibes", "--root", str(root), "--model", f"local:{tmp_path}/nothing", "--dedupe-model", "words", code=3)
     assert "nothing" in out.stderr
 
 

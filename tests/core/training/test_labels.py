@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from conftest import Lsdata
+from conftest import here
 from factories import make_payload, make_vibe
 from latentscore import forms
 from latentscore.api.answers import line_to_json
@@ -76,9 +76,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> tuple[
 
 
 @pytest.mark.ml
-def test_bench_configs_and_the_runtime_get_whole_payloads_of_it(
-    taught: tuple[Workspace, RunFolder], lsdata_here: Lsdata
-) -> None:
+def test_bench_configs_and_the_runtime_get_whole_payloads_of_it(taught: tuple[Workspace, RunFolder]) -> None:
     workspace, run = taught
     assert json.loads((run.final / forms.FORM_FILE).read_text()) == {"answer": "labels", "system": None}
     generator = LocalGenerator("local:lines", "lines", batch_size=2, max_new_tokens=2048, runs=workspace.train_dir)
@@ -91,8 +89,7 @@ def test_bench_configs_and_the_runtime_get_whole_payloads_of_it(
     vibes = [make_vibe(number, vibe="slow rain", split="TEST") for number in (1, 2)]
     replace_rows(workspace.vibes("TEST"), vibes)
     asked = ("configs", "--only", "generate", "--root", str(workspace.root), "--split", "TEST", "--n", "2")
-    out = lsdata_here(*asked, "--model", "local:lines")
-    assert out.returncode == 0, out.stderr
+    here(*asked, "--model", "local:lines", code=0)
     (_, line), _ = read_lines(workspace.candidates)
     assert [candidate["title"] for candidate in line["config_candidates"]] == ["Slow Rain"] * 2
     packed = {"json_schema": {"name": "Packed", "schema": {}}}
@@ -127,13 +124,10 @@ def test_preference_and_reward_go_on_in_the_same_form(taught: tuple[Workspace, R
 
 
 @pytest.mark.ml
-def test_what_is_exported_says_how_it_answers(
-    taught: tuple[Workspace, RunFolder], tmp_path: Path, lsdata_here: Lsdata
-) -> None:
+def test_what_is_exported_says_how_it_answers(taught: tuple[Workspace, RunFolder], tmp_path: Path) -> None:
     workspace, _ = taught
     out = tmp_path / "model"
-    made = lsdata_here("export", "model", "lines", "--root", str(workspace.root), "--gguf", "q8_0", "--out", str(out))
-    assert made.returncode == 0, made.stderr
+    here("export", "model", "lines", "--root", str(workspace.root), "--gguf", "q8_0", "--out", str(out), code=0)
     assert forms.form_of(out / "gguf" / "lines-q8_0.gguf").name == "labels"
     card = (out / "README.md").read_text()
     assert "answer.gbnf" in card
