@@ -45,7 +45,8 @@ def test_a_limit_takes_rows_of_different_texts(root: Path):
     ],
 )
 def test_an_option_without_effect_is_refused(options: list[str], said: str):
-    assert said in here("studio", *options, code=2).stderr
+    out = here("studio", *options, code=2)
+    assert said in out.stderr
     assert not Path("site").exists()
 
 

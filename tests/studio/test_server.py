@@ -36,7 +36,8 @@ def test_every_field_is_in_one_group():
 
 
 def test_other_machines_are_served_only_with_a_token_of_ones_own():
-    assert "--token" in here("studio", "--host", "0.0.0.0", code=2).stderr
+    refused = here("studio", "--host", "0.0.0.0", code=2)
+    assert "--token" in refused.stderr
     with pytest.raises(InputError, match="at least 16"):
         choose_access(None, "short")
     assert choose_access(None, None).token != choose_access(None, None).token
