@@ -64,12 +64,12 @@ def studio(
     access = choose_access(host, token)
     settings = load(configs=chosen(model=model), scoring=chosen(scorers=scorer, workers=workers))
     if bundle is None:
-        for flag, given in {"--vibe": vibe is not None, "--split": split, "--overwrite": overwrite}.items():
-            if given:
-                raise InputError(f"{flag} needs --bundle", "lsdata studio --bundle site/ --split TEST")
+        typed = {'--vibe "slow rain"': vibe is not None, "--split TEST": split, "--overwrite": overwrite}
+        for example in filter(typed.get, typed):
+            raise InputError(f"{example.split()[0]} needs --bundle", f"lsdata studio --bundle site/ {example}")
     else:
         if model is not None:
-            raise InputError("--bundle asks no model, so --model has no effect", "leave out --model")
+            raise InputError("--bundle calls no model, so --model has no effect", "leave out --model")
         count = write_bundle(bundle, settings, vibe, split or [], limit, overwrite)
         summary = Summary("studio", done=count, outputs=[str(bundle / PAGE)], next_step=f"open {bundle / PAGE}")
         show(summary)
