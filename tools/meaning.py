@@ -1,4 +1,4 @@
-"""Compute the arrays that follow from the tables of meaning anew, if a table, the starter set or the word vectors changed.
+"""Compute the arrays that follow from the tables of meaning, if a table, the starter set or the word vectors changed.
 
 Part of ``make docs``. The file is kept if nothing changed, because the last digits of linear algebra depend on the machine.
 """

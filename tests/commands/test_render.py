@@ -13,9 +13,18 @@ import pytest
 import soundfile
 
 from conftest import Lsdata, here
-from factories import make_payload
+from factories import make_config, make_payload
 from forked import python
-from latentscore import RENDERER_VERSION, MusicConfig, parse_config, read_audio, render, starter_pairs
+from latentscore import (
+    RENDERER_VERSION,
+    Audio,
+    MusicConfig,
+    parse_config,
+    read_audio,
+    render,
+    starter_pairs,
+    write_audio,
+)
 from latentscore.installed import install
 from latentscore_data.commands import render as command
 from latentscore_data.core.base.errors import InputError, OutputError
@@ -274,6 +283,13 @@ PAID = ["a", "--model", "openai/gpt-4o-mini"]
 def test_what_cannot_be_rendered_is_refused_by_its_flag(tmp_path: Path, arguments: list[str], said: str):
     assert said in " ".join(here("render", *arguments, "--out", str(tmp_path / "a.wav"), code=2).stderr.split())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("tag", "value"), [("seconds", "long"), ("seconds", 9e9), ("seed", [1]), ("seed", -1)])
+def test_a_sound_file_with_wrong_tags_is_refused(tag: str, value: object) -> None:
+    write_audio("a.wav", Audio(np.zeros((100, 2), np.float32), 8_000, tags={"config": make_config(), tag: value}))
+    assert f"--{tag}: must be a" in here("render", "--payload", "a.wav", "--out", "b.wav", code=2).stderr
+    assert not Path("b.wav").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Arrays that follow from the tables and the word vectors, in the package so that no process has to compute them.
 
 ``make docs`` writes the file. An array is used only if its fingerprint is that of the present tables, so a changed
-table takes effect at once, and only costs a second in each process until the file is made anew.
+table takes effect at once. Until the file is written again, each process computes the arrays, which takes a second.
 """
 
 from __future__ import annotations

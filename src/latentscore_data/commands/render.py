@@ -101,7 +101,7 @@ def render(
     seed = _first(seed, saved and saved.seed, 0)
     sample_rate = _first(sample_rate, saved and saved.sample_rate, 48_000)
     check_format(out, sample_rate)
-    check_numbers(seconds / count, seed, sample_rate)
+    check_numbers(seconds if saved else seconds / count, seed, sample_rate)
     # A model is called only after all checks.
     answers = _answers(vibes, model, map_path, calls, search=search, yes=yes) if vibes else []
     pieces = [saved] if saved else [SavedPiece(answer.config, answer.title, answer.text) for answer in answers]
