@@ -248,6 +248,22 @@ class TestPlace:
             page.evaluate("document.querySelector('.rows').scrollTop += 1")
             page.wait_for_selector("#row-200")
 
+    def test_a_row_that_is_still_being_read_is_selected_when_it_is_there(self, browser: Any, studio: StudioProcess):
+        with open_studio(browser, studio) as page:
+            open_data(page)
+            page.evaluate("""() => {
+              const real = fetch;
+              globalThis.held = new Promise((done) => { globalThis.release = done; });
+              globalThis.fetch = async (path, ...more) => { if (path === "/api/rows") await held; return real(path, ...more); };
+              document.querySelector(".rows").scrollTop = 52 * 78;
+            }""")
+            page.locator("#row-59").click()
+            until(page, "document.querySelector('.bigvibe')?.textContent === 'vibe number 59'")
+            page.keyboard.press("j")
+            page.evaluate("release()")
+            until(page, "document.querySelector('#row-60.current') !== null")
+            until(page, "document.querySelector('.bigvibe').textContent === 'vibe number 60'")
+
     def test_a_restarted_server_is_named_and_a_new_token_is_taken_over(self, browser: Any, tmp_path: Path):
         with run_studio(tmp_path) as first, open_studio(browser, first) as page:
             port = first.base.rpartition(":")[2]

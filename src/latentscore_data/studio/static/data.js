@@ -7,7 +7,7 @@ import * as play from "./play.js";
 import { finite, piece } from "./piece.js";
 
 const ROW = 78, PAGE = 60;
-let setup = null, wanted = {}, total = 0, pages = new Map(), loading = new Set(), at = 0, selected = null, open = null, query = 0, version = "", playingFrom = null, playingConfig = null;
+let setup = null, wanted = {}, total = 0, pages = new Map(), loading = new Map(), at = 0, selected = null, open = null, query = 0, version = "", playingFrom = null, playingConfig = null;
 
 const view = h("div", { id: "data-view" });
 const count = h("p", { class: "soft small count", role: "status" });
@@ -102,7 +102,7 @@ async function search(row = 0, reading = false) {
   if (boxes.least.value !== "" && Number.isFinite(Number(boxes.least.value))) wanted.least = Number(boxes.least.value);
   const mine = (query += 1);
   pages = new Map();
-  loading = new Set();
+  loading = new Map();
   const slow = setTimeout(() => { count.textContent = "Reading the rows …"; }, 400);
   await need(Math.floor(row / PAGE));
   clearTimeout(slow);
@@ -122,10 +122,16 @@ async function refresh() {
   fill();
 }
 
-// Read a page of rows; return true if it was read.
-async function need(page, again = false) {
-  if (!again && (pages.has(page) || loading.has(page))) return false;
-  loading.add(page);
+// Read a page of rows, unless it is there. Calls for a page that is being read wait for the same answer.
+function need(page, again = false) {
+  if (!again && pages.has(page)) return Promise.resolve(false);
+  const reading = (!again && loading.get(page)) || readPage(page);
+  loading.set(page, reading);
+  return reading;
+}
+
+// Return true if the page was read.
+async function readPage(page) {
   const mine = query;
   const answer = await play.attempt(() => post("/api/rows", { ...wanted, offset: page * PAGE }));
   if (mine !== query) return false;
@@ -152,7 +158,7 @@ const rowAt = (i) => pages.get(Math.floor(i / PAGE))?.[i % PAGE];
 function fill() {
   const first = Math.max(0, Math.floor(scroller.scrollTop / ROW) - 4), last = Math.min(total, Math.ceil((scroller.scrollTop + scroller.clientHeight) / ROW) + 4);
   for (let page = Math.floor(first / PAGE); page <= Math.floor(Math.max(last - 1, 0) / PAGE); page += 1) {
-    if (!pages.has(page) && page * PAGE < Math.max(total, 1)) need(page).then((read) => { if (read) requestAnimationFrame(fill); });
+    if (!pages.has(page) && !loading.has(page) && page * PAGE < Math.max(total, 1)) need(page).then((read) => { if (read) requestAnimationFrame(fill); });
   }
   const seen = [];
   for (let i = first; i < last; i += 1) {
