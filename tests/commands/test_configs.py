@@ -141,10 +141,9 @@ def test_an_answer_with_a_long_title_is_kept_with_a_shorter_one_and_counted(root
 def test_a_limit_leaves_rows_in_every_split_for_the_next_stages(root: Path) -> None:
     for split, count in (("SFT-Train", 8), ("TEST", 4)):
         workspace = write_rows(root, count, split, dataset=split.lower())
-    made = [
-        *["configs", "--model", "builtin/keywords", "--n", "2", "--scorer", "acoustic", "--seconds", "1", "--root"],
-        str(root),
-    ]
+    made = (
+        "configs", "--root", str(root), "--model", "builtin/keywords", "--n", "2", "--scorer", "acoustic", "--seconds", "1",
+    )  # fmt: skip
     here(*made, "--limit", "3", "--only", "generate", code=0)
     assert [line["split"] for line in lines(workspace)] == ["SFT-Train", "SFT-Train", "TEST"]
     here(*made, "--limit", "3", code=0)

@@ -169,14 +169,8 @@ def test_trl_trains_on_the_data_set_as_it_stands(root: Path, tmp_path: Path, com
     trl = str(Path(sys.executable).with_name("trl"))
     dataset = ["--dataset_name", str(workspace.export_dir / "dataset"), "--dataset_config", config]
     training = ["--max_steps", "2", "--output_dir", str(tmp_path / "out"), "--report_to", "none", "--use_cpu"]
-    model = [
-        "--model_name_or_path",
-        str(save_tiny_random(tmp_path / "model")),
-        "--max_length",
-        "256",
-        "--bf16",
-        "false",
-    ]
+    folder = save_tiny_random(tmp_path / "model")
+    model = ["--model_name_or_path", str(folder), "--max_length", "256", "--bf16", "false"]
     done = subprocess.run([trl, command, *dataset, *model, *training], capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "out" / "model.safetensors").is_file()

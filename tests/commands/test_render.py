@@ -210,10 +210,8 @@ def test_a_map_answers_where_it_is_named(tmp_path: Path):
 @pytest.mark.long
 def test_a_model_is_asked_as_configs_asks_it(tmp_path: Path):
     with ChatServer(config_reply()) as server:
-        command = [
-            *["render", "rain", "--model", "hosted_vllm/test", "--seconds", "0.5", "--json", "--api-base"],
-            server.url,
-        ]
+        command = ["render", "rain", "--model", "hosted_vllm/test", "--api-base", server.url]
+        command += ["--seconds", "0.5", "--json"]
         done = here(*command, "--out", str(tmp_path / "a.wav"), "--root", str(tmp_path / "data"), code=0)
         assert len(server.received) == 5
     assert done.json()["answered_by"] == "hosted_vllm/test"
@@ -229,11 +227,8 @@ def test_playing_without_the_extra_is_named_and_the_file_is_there(tmp_path: Path
 def test_a_system_prompt_and_examples_reach_the_model(tmp_path: Path):
     (tmp_path / "mine.txt").write_text("My own words.", encoding="utf-8")
     with ChatServer(config_reply()) as server:
-        command = [
-            *["configs", "rain", "--n", "1", "--model", "hosted_vllm/test", "--seconds", "0.5", "--api-base"],
-            server.url,
-        ]
-        command += ["--root", str(tmp_path / "data"), "--scorer", "acoustic", "--json"]
+        command = ["configs", "rain", "--n", "1", "--model", "hosted_vllm/test", "--api-base", server.url]
+        command += ["--seconds", "0.5", "--root", str(tmp_path / "data"), "--scorer", "acoustic", "--json"]
         here(*command, "--examples", "2", "--system", str(tmp_path / "mine.txt"), code=0)
         (asked,) = [received.body["messages"][0]["content"] for received in server.received]
     assert asked.startswith("My own words.")

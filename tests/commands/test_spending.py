@@ -110,11 +110,9 @@ def test_one_cap_holds_for_models_and_containers_together() -> None:
 
 def test_run_all_plans_with_the_same_cap_and_the_same_error(root: Path) -> None:
     write_rows(root, 1)
-    ask = [
-        "--root",
-        str(root),
-        *["run-all", "--from", "configs", "--until", "configs", "--max-cost", "1", "--dry-run", "--json"],
-    ]
+    ask = (
+        "run-all", "--root", str(root), "--from", "configs", "--until", "configs", "--max-cost", "1", "--dry-run", "--json",
+    )  # fmt: skip
     env = {"OPENROUTER_API_KEY": "k", "LSDATA_SCORING__SCORERS": '["acoustic"]'}
     assert "llm.prices" in here(*ask, env={**env, "LSDATA_LLM__MODEL": UNKNOWN}, code=4).json()["missing"][0]
     here(*ask, env={**env, "LSDATA_LLM__MODEL": FLASH}, code=0)
