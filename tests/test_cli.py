@@ -193,6 +193,11 @@ def test_an_extra_comes_from_where_the_program_came_from(
     monkeypatch.setattr("importlib.metadata.distribution", lambda name: Installed())
     monkeypatch.setattr("sys.prefix", str(tmp_path))
     assert install("ml") == f"pip install {requirement}"
+    with monkeypatch.context() as uv_environment:
+        uv_environment.setattr("latentscore.installed.find_spec", lambda name: None)  # no pip in it
+        assert install("ml") == f"uv pip install {requirement}"
+    (tmp_path / "uv-receipt.toml").touch()
+    assert install("ml") == f"uv pip install --python {tmp_path} {requirement}"
     (tmp_path / "pipx_metadata.json").touch()
     assert install("ml") == f"pipx runpip latentscore-data install {requirement}"
 

@@ -9,6 +9,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -18,11 +19,20 @@ DISTRIBUTION = "latentscore-data"
 def install(extra: str) -> str:
     """Return the command that adds an extra to this installation.
 
-    It names the folder or the repository that the package was installed from (PEP 610), and uses pipx's pip for an
-    installation by pipx.
+    It names the folder or the repository that the package was installed from (PEP 610), and the installer of this
+    environment: pipx, uv, or pip.
     """
-    pip = f"pipx runpip {DISTRIBUTION}" if (Path(sys.prefix) / "pipx_metadata.json").exists() else "pip"
-    return f"{pip} install {shlex.quote(_requirement(extra))}"
+    return f"{_installer()} {shlex.quote(_requirement(extra))}"
+
+
+def _installer() -> str:
+    prefix = Path(sys.prefix)
+    if (prefix / "pipx_metadata.json").exists():
+        return f"pipx runpip {DISTRIBUTION} install"
+    if (prefix / "uv-receipt.toml").exists():  # uv tool install
+        return f"uv pip install --python {shlex.quote(str(prefix))}"
+    # Environments of uv contain no pip.
+    return "pip install" if find_spec("pip") else "uv pip install"
 
 
 def available_cores(root: Path = Path("/")) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import here
+from conftest import here, needs
 from export_workspace import fill
 from factories import make_payload, make_scored
 from latentscore import lookup
@@ -189,6 +189,7 @@ def _rows(workspace: Workspace, split: str) -> list[ScoredRow]:
     return [ScoredRow.model_validate_json(line) for line in workspace.scored(split).read_text().splitlines()]
 
 
+@needs("pyarrow")
 def test_the_card_of_a_data_set(root: Path) -> None:
     from huggingface_hub import DatasetCard
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import rounds_fakes
-from conftest import here
+from conftest import here, needs
 from factories import make_config
 from forked import python
 from latentscore_data.core.base.errors import InputError, MissingError
@@ -59,6 +59,7 @@ def test_each_round_learns_from_the_best_answers_and_the_judge_compares_the_mode
     assert make_rounds(rows.root, rounds=3).done == 1, "more rounds go on from those that there are"
 
 
+@needs("torch")
 @pytest.mark.usefixtures("fakes")
 def test_a_judge_that_fails_is_named_with_its_error(rows: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     def score(*_: object) -> None:
@@ -69,6 +70,7 @@ def test_a_judge_that_fails_is_named_with_its_error(rows: Workspace, monkeypatch
         make_rounds(rows.root)
 
 
+@needs("torch")
 @pytest.mark.usefixtures("fakes")
 def test_preference_rounds_go_on_from_the_model_before_with_best_against_worst(rows: Workspace) -> None:
     make_rounds(rows.root, method="dpo")
@@ -81,6 +83,7 @@ def test_preference_rounds_go_on_from_the_model_before_with_best_against_worst(r
         assert (better, worse) == rounds_fakes.ECHOES[2:0:-1]
 
 
+@needs("torch")
 @pytest.mark.usefixtures("fakes")
 def test_the_rounds_end_where_the_judge_disagrees(rows: Workspace) -> None:
     summary = make_rounds(rows.root, judge="quiet")
@@ -91,6 +94,7 @@ def test_the_rounds_end_where_the_judge_disagrees(rows: Workspace) -> None:
     assert len(summary.details["rounds"]) == 2
 
 
+@needs("torch")
 def test_the_rounds_end_where_answers_become_alike(rows: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     rounds_fakes.install(monkeypatch.setattr, bores=True)
     summary = make_rounds(rows.root)
@@ -98,6 +102,7 @@ def test_the_rounds_end_where_answers_become_alike(rows: Workspace, monkeypatch:
     assert "label entropy of round 1 is 0.00" in summary.details["stopped"]
 
 
+@needs("torch")
 @pytest.mark.usefixtures("fakes")
 def test_no_judge_the_guide_as_judge_and_other_settings_are_refused_before_anything_is_asked(rows: Workspace) -> None:
     for judge in (None, "loud"):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from conftest import here
+from conftest import here, needs
 from latentscore_data.commands._train_tables import show_plans
 from latentscore_data.core.base.errors import InputError, MissingError, OutputError, StoppedError, VerificationError
 from latentscore_data.core.base.settings import ScoringSettings, Settings, TrainSettings, load_settings
@@ -98,7 +98,7 @@ def test_a_run_that_cannot_be_read_does_not_hide_the_others(workspace: Workspace
         (("sft", "--resume", "maybe"), 2, "use auto or never"),
         (("sft", "--detach"), 2, "add --on modal"),
         (("sft", "--gpu", "A100-80GB"), 2, "add --on modal"),
-        (("sft", "--on", "modal"), 3, "modal setup"),
+        pytest.param(("sft", "--on", "modal"), 3, "modal setup", marks=needs("modal")),
         (("sweep", "lora"), 2, "did you mean lora_rank"),
         (("attach", "no-such-run"), 2, "no run 'no-such-run'"),
         (("fetch", "no-such-run"), 2, "no run 'no-such-run'"),
@@ -136,6 +136,7 @@ def test_a_dry_run_shows_the_plan_with_what_is_missing(tmp_path: Path, monkeypat
     assert not (tmp_path / "empty").exists()
 
 
+@needs("torch")
 def test_a_reward_in_somebody_elses_settings_file_does_not_run(workspace: Workspace) -> None:
     Path("reward.py").write_text(
         "from pathlib import Path\nPath('ran').touch()\ndef fn(vibes, answers): return [0.0] * len(vibes)\n"

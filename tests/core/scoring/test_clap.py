@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conftest import needs
 from factories import make_payload, make_vibe
 from latentscore import Audio
 from latentscore_data.core.base.errors import InputError, MissingError
@@ -77,10 +78,12 @@ class TestWindows:
 
 
 class TestMissing:
+    @needs("torch")
     def test_without_weights_the_error_names_the_command(self) -> None:
         with pytest.raises(MissingError, match="doctor --fetch clap"):
             make_scorer("clap", ScorerDeps(ScoringSettings()))
 
+    @needs("torch")
     def test_auto_is_acoustic_and_says_why(self) -> None:
         name, why = resolve_auto(ScoringSettings())
         assert name == "acoustic"

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import needs
 from factories import make_text
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.settings import DownloadSettings
@@ -91,6 +92,7 @@ def test_a_bad_row_is_named_with_file_and_line(tmp_path: Path, content: bytes, m
         read(path)
 
 
+@needs("pyarrow")
 def test_a_bad_file_is_named(tmp_path: Path):
     (tmp_path / "x.txt").write_bytes(b"ab\xffc")
     with pytest.raises(InputError, match=r"x\.txt:1: not UTF-8 at byte 2"):

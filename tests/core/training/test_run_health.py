@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from conftest import needs
 from latentscore_data.core.base.jsonl import replace_rows
 from latentscore_data.core.base.settings import ModalSettings, ScoringSettings, TrainSettings
 from latentscore_data.core.compute.estimates import cap_usd, estimate_run
@@ -119,6 +120,7 @@ def test_the_best_of_a_sweep_has_the_best_validation_score_and_losses_of_other_b
     assert best(lines, "learning_rate") == "b0.1"
 
 
+@needs("matplotlib")
 def test_what_is_no_number_is_read_back_and_left_out_of_the_figures(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     logged = [{"step": 1, "loss": 2.0, "eval_loss": 3.0}, {"step": 2, "loss": math.nan, "eval_loss": math.nan}]
