@@ -231,7 +231,7 @@ def _with(options: Values, **lists: Sequence[str]) -> Values:
 def _flat(row: ScoredRow) -> JsonObject:
     """A row as columns."""
     values, payload = row.model_dump(), row.config_payload or {}
-    values["score"] = row.winner_scores.get(next(iter(row.candidate_scores), ""))
+    values["score"] = row.winner_score
     return {**values, **{f"config.{name}": label for name, label in (payload.get("config") or {}).items()}}
 
 

@@ -315,15 +315,12 @@ def _looks_like_ours(line: Line) -> bool:
 
 def _short(row: ScoredRow, split: str, place: tuple[Path, int, int]) -> RowLine:
     payload = row.config_payload or {}
-    scores = next(iter(row.candidate_scores.values()), [])
-    best = row.best_index
-    score = scores[best] if best is not None and best < len(scores) else None
     error = row.config_error or "" if not payload else ""
     palettes = payload.get("palettes") or []
     title = str(payload.get("title") or "")
     text = "\n".join((row.vibe_original, title, row.row_id, *row.tags_original)).casefold()
     return RowLine(
-        row.row_id, row.vibe_original, row.split or split, row.dataset, row.vibe_level, title, score,
+        row.row_id, row.vibe_original, row.split or split, row.dataset, row.vibe_level, title, row.winner_score,
         "scored" if payload else "waiting", error, error,
         sum(candidate is not None for candidate in row.config_candidates), payload.get("config") or {},
         [color["hex"] for color in palettes[0]["colors"]] if palettes else [], text, place,

@@ -221,6 +221,11 @@ class ScoredRow(ConfigRow):
         of_best = {name: scores[best] for name, scores in given if best is not None and best < len(scores)}
         return {name: score for name, score in of_best.items() if score is not None}
 
+    @property
+    def winner_score(self) -> float | None:
+        """The winner's score by the first scorer; None without one."""
+        return self.winner_scores.get(next(iter(self.candidate_scores), ""))
+
     @field_validator("candidate_origins")
     @classmethod
     def _one_of_each(cls, origins: list[str], info: ValidationInfo) -> list[str]:

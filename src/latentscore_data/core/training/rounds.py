@@ -142,6 +142,5 @@ def with_winner(rows: Iterable[ScoredRow]) -> list[ScoredRow]:
 
 def best_scores(rows: Sequence[ScoredRow]) -> float | None:
     """Return the mean of the winners' scores by the scorer that chose them; None without scores."""
-    won = [next(iter(row.candidate_scores.values()))[row.best_index] for row in rows if row.best_index is not None]
-    known = [score for score in won if score is not None]
+    known = [score for row in rows if (score := row.winner_score) is not None]
     return sum(known) / len(known) if known else None
