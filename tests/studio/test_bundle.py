@@ -40,7 +40,9 @@ def test_a_limit_takes_rows_of_different_texts(root: Path):
     [
         (["--vibe", "rain"], "--vibe needs --bundle"),
         (["--split", "TEST"], "--split needs --bundle"),
+        (["--limit", "3"], "--limit needs --bundle"),
         (["--overwrite"], "--overwrite needs --bundle"),
+        (["--bundle", "site", "--vibe", "rain", "--limit", "3"], "--split and --limit have no effect"),
         (["--bundle", "site", "--model", "openai/gpt-4o-mini"], "--model has no effect"),
     ],
 )

@@ -40,8 +40,9 @@ def studio(
         list[str] | None, typer.Option(help="Only rows of this split. Repeatable.", rich_help_panel=BUNDLE)
     ] = None,
     limit: Annotated[
-        int, typer.Option(help="Maximum number of rows, spread over the texts.", min=1, rich_help_panel=BUNDLE)
-    ] = 50,
+        int | None,
+        typer.Option(help="Maximum number of rows, spread over the texts (default 50).", min=1, rich_help_panel=BUNDLE),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier bundle.", rich_help_panel=BUNDLE)
     ] = False,
@@ -63,14 +64,17 @@ def studio(
     """
     access = choose_access(host, token)
     settings = load(configs=chosen(model=model), scoring=chosen(scorers=scorer, workers=workers))
+    of_rows = {"--split TEST": split, "--limit 20": limit}
     if bundle is None:
-        typed = {'--vibe "slow rain"': vibe is not None, "--split TEST": split, "--overwrite": overwrite}
+        typed = {'--vibe "slow rain"': vibe is not None, **of_rows, "--overwrite": overwrite}
         for example in filter(typed.get, typed):
             raise InputError(f"{example.split()[0]} needs --bundle", f"lsdata studio --bundle site/ {example}")
     else:
         if model is not None:
             raise InputError("--bundle calls no model, so --model has no effect", "leave out --model")
-        count = write_bundle(bundle, settings, vibe, split or [], limit, overwrite)
+        if vibe is not None and any(of_rows.values()):
+            raise InputError("--vibe is one piece, so --split and --limit have no effect", "leave them out, or --vibe")
+        count = write_bundle(bundle, settings, vibe, split or [], limit or 50, overwrite)
         summary = Summary("studio", done=count, outputs=[str(bundle / PAGE)], next_step=f"open {bundle / PAGE}")
         show(summary)
     trusted = frozenset(settings.scoring.scorers if trust_settings else scorer or ())
