@@ -109,6 +109,9 @@ def test_an_error_in_json_is_one_valid_document(tmp_path: Path, command: tuple[s
     [
         ("configs --n 0", "0 is not in the range"),
         ("configs --nope", "No such option: --nope"),
+        ("configs --batch-size 4", "the option --batch-size is now --vibes-per-call"),
+        ("configs --batch-size=4", "the option --batch-size is now --vibes-per-call"),
+        ("vibes --dedupe-model hashing", "hashing was removed in version 0.2; use words or auto"),
         ("sing", "No such command 'sing'"),
         ("export sing", "No such command 'sing'"),
         ("download --dataset=", "the value after --dataset is empty"),

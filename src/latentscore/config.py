@@ -55,6 +55,15 @@ class LintFinding(BaseModel):
     reason: str
 
 
+def _described(text: str) -> ConfigDict:
+    """The configuration of a class in the payload's JSON schema.
+
+    The schema is part of every cache key, so its descriptions are not the docstrings: a reworded docstring would ask, and pay
+    for, every stored answer again.
+    """
+    return ConfigDict(extra="forbid", frozen=True, json_schema_extra={"description": text})
+
+
 class _ConfigBase(BaseModel):
     """Base of both config classes: unknown keys are refused, instances are immutable, registers are in order."""
 
@@ -124,6 +133,8 @@ def _labelled(spec: FieldSpec, value: object) -> object:
 
 
 class _PromptBase(_ConfigBase):
+    model_config = _described("A music config in words: every field, none left out.")
+
     def to_config(self) -> MusicConfig:
         """Convert labels to numbers. Every label has exactly one number."""
         return MusicConfig(**{name: spec.number(getattr(self, name)) for name, spec in FIELDS.items()})
@@ -198,7 +209,7 @@ Weight = Literal["xs", "sm", "md", "lg", "xl", "xxl"]
 class PaletteColor(BaseModel):
     """A colour (``#RRGGBB``) and its weight in a palette."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _described("A colour and how much of the picture it takes.")
 
     hex: HexColor
     weight: Weight
@@ -210,7 +221,7 @@ _PLACE = {weight: -number for number, weight in enumerate(PALETTE_WEIGHTS)}
 class Palette(BaseModel):
     """Exactly five colours, sorted from the largest weight to the smallest."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _described("Exactly five colours, kept in order from the largest weight to the smallest.")
 
     colors: Annotated[list[PaletteColor], Field(min_length=COLORS_PER_PALETTE, max_length=COLORS_PER_PALETTE)]
 
@@ -281,7 +292,7 @@ def _tidy_registers(value: object) -> object:
 class MusicConfigPromptPayload(BaseModel):
     """A model's complete answer to a vibe: reasons, title, config and three palettes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _described("A model's whole answer to a vibe.")
 
     thinking: Annotated[
         str,

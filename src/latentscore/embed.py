@@ -264,6 +264,8 @@ def _weights_hash(model: object) -> str:
     return f"{code:08x}"
 
 
+REMOVED = "hashing"
+"""The offline embedder of version 0.1."""
 EMBEDDERS: dict[str, Callable[[], Embedder]] = {
     "words": WordVectorEmbedder,
     BUILTIN_WORDS: WordVectorEmbedder,
@@ -272,6 +274,11 @@ EMBEDDERS: dict[str, Callable[[], Embedder]] = {
 
 
 def make_embedder(name: str) -> Embedder:
-    """Return the embedder named ``words``, ``minilm``, a folder with a sentence-transformers model, or a cached hub id."""
+    """Return the embedder named ``words``, ``minilm``, a folder with a sentence-transformers model, or a cached hub id.
+
+    Raises :class:`EmbedderError` if its library or weights are missing, and for an embedder of version 0.1.
+    """
+    if name == REMOVED or name.startswith(f"builtin/{REMOVED}:"):
+        raise EmbedderError(f"{REMOVED} was removed in version 0.2; use words, and export maps again")
     make = EMBEDDERS.get(name)
     return make() if make else MiniLMEmbedder(name)

@@ -61,6 +61,9 @@ COMMANDS = {
 """The commands in the order of the help, with their panels. A command's module is imported when it is called; the help
 texts are in ``commands/help.json``."""
 
+RENAMED_OPTIONS = {"--batch-size": "--vibes-per-call"}
+"""Options that had another name in version 0.1, and their names now."""
+
 
 class LazyGroup(TyperGroup):
     """The program: lists its commands from the outlines, and imports only the one that is called."""
@@ -76,6 +79,7 @@ class LazyGroup(TyperGroup):
     def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> Any:
         self._json = "--json" in args
         with usage_errors_as_json(self._json):
+            refuse_old_names(args)
             refuse_empty_values(args)
             return super().make_context(info_name, args, *rest, **extra)
 
@@ -96,6 +100,14 @@ class LazyGroup(TyperGroup):
     def loaded(self, name: str) -> Any:
         """The command itself, from its module."""
         return load_command(name)
+
+
+def refuse_old_names(args: Sequence[str]) -> None:
+    """Raise a usage error that names the option's new name, because the nearest known one (``--batch``) does something else."""
+    for option in itertools.takewhile(lambda arg: arg != "--", args):
+        name = option.partition("=")[0]
+        if name in RENAMED_OPTIONS:
+            raise typer.BadParameter(f"the option {name} is now {RENAMED_OPTIONS[name]}")
 
 
 def refuse_empty_values(args: Sequence[str]) -> None:

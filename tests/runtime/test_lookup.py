@@ -126,6 +126,14 @@ def test_an_embedder_that_is_not_here_is_named(folder: Path, monkeypatch: pytest
         lookup(path, "rain")
 
 
+@pytest.mark.parametrize("file", ["map.jsonl", "map.safetensors"])
+def test_a_map_of_the_embedder_of_0_1_says_what_to_do(folder: Path, file: str) -> None:
+    path, old = folder / file, "builtin/hashing:1:512"
+    path.write_bytes(path.read_bytes().replace(FINGERPRINT.encode(), old.ljust(len(FINGERPRINT), "2").encode()))
+    with pytest.raises(MapError, match=rf"made with the embedder {old}.*removed in version 0.2; .* export maps again"):
+        lookup(path, "rain")
+
+
 def _cut_rows(folder: Path) -> None:
     rows = folder / "rows.jsonl"
     rows.write_bytes(rows.read_bytes()[:-5])

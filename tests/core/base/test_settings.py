@@ -72,6 +72,12 @@ def test_the_file_in_the_working_folder_is_read() -> None:
     ("text", "says"),
     [
         ("[configs]\nnn = 3\n", "unknown setting configs.nn (did you mean n?)"),
+        (
+            "[configs]\nbatch_size = 1\n",
+            "unknown setting configs.batch_size (it is now configs.vibes_per_call)",
+        ),
+        ("[dedupe]\nmodel = 'hashing'\n", "dedupe.model: hashing was removed in version 0.2; use words or auto"),
+        ("[export]\nembedder = 'hashing'\n", "export.embedder: hashing was removed in version 0.2"),
         ("[config]\nn = 3\n", "unknown section config (did you mean configs?)"),
         ("[bogus]\nn = 3\n", "unknown section bogus (known: paths, "),
         ("[train.optim]\nlr = 1\n", "unknown setting train.optim.lr (did you mean learning_rate?)"),

@@ -48,6 +48,18 @@ def test_a_completed_stage_is_fresh_until_something_changes(done: Path) -> None:
     assert "output out.jsonl is missing" in stale_reasons(stage(done), done)
 
 
+def test_the_new_settings_of_a_version_are_one_reason_and_none_if_they_are_not_set(done: Path) -> None:
+    manifest = json.loads((done / "manifest.json").read_text())
+    old = {"limit": 3, "grpo": {"beta": 0.04, "seconds": 5.0}}
+    replace_json(done / "manifest.json", {**manifest, "settings": old, "lsdata_version": "0.1.0"})
+    assert stale_reasons(stage(done, settings={**old, "encoding": None}), done) == []
+    now = {"limit": 3, "grpo": {"beta": 0.0, "seconds": 5.0, "loss_type": "dapo"}, "exclude": [], "encoding": None}
+    assert stale_reasons(stage(done, settings=now), done) == [
+        "setting grpo.beta changed from 0.04 to 0.0",
+        "version 0.1.0 did not have the settings exclude, grpo.loss_type",
+    ]
+
+
 def test_dates_decide_nothing(done: Path) -> None:
     """A clock that was wrong, before or now: files from the future, a manifest from the past."""
     for days in (-9000, 9000):

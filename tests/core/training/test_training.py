@@ -363,6 +363,26 @@ def test_a_run_that_diverges_says_so_and_goes_on_after_a_kill(
     assert "last_loss" not in record["metrics"]
 
 
+def test_a_checkpoint_of_another_base_model_is_one_clear_error(workspace: Workspace) -> None:
+    """The vocabulary of tiny-random grew with version 0.2."""
+    from safetensors.torch import load_file, save_file
+
+    run = ready(workspace, "sft", "optim.max_steps=2", "batch.size=4", "limit=4", "checkpoint.every_steps=1")
+
+    def kill(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_training(run.spec, run.folder.path, kill)
+    weights = run.folder.path / "checkpoints" / "checkpoint-1" / "model.safetensors"
+    tensors = load_file(weights)
+    tensors["model.embed_tokens.weight"] = tensors["model.embed_tokens.weight"][:-8].clone()
+    save_file(tensors, weights, {"format": "pt"})
+    with pytest.raises(InputError, match="do not fit the base model") as error:
+        run_training(run.spec, run.folder.path)
+    assert "--resume never" in error.value.remedy
+
+
 def test_a_full_disk_at_a_checkpoint_is_one_clear_error(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     from trl.trainer.sft_trainer import SFTTrainer
 

@@ -24,6 +24,8 @@ Origins = dict[str, str]
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 DEFAULT = "default"
+RENAMED = {"configs.batch_size": "configs.vibes_per_call"}
+"""Settings that had another name in version 0.1, and their names now."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,8 @@ def _input_error(model: type[BaseModel], error: ValidationError, layers: Sequenc
             if len(parts) == 1 and all(section_of(model, known) for known in model.model_fields)
             else "setting"
         )
-        hint = did_you_mean(parts[-1], _known_names(model, parts[:-1]))
+        known = did_you_mean(parts[-1], _known_names(model, parts[:-1]))
+        hint = f" (it is now {RENAMED[name]})" if name in RENAMED else known
         return InputError(f"{where}: unknown {what} {name}{hint}", remedy)
     problem = f"{in_a_sentence(first['msg'])} (got {first['input']!r})"
     if where == FLAG:

@@ -19,6 +19,7 @@ from latentscore.json_search import JsonObject
 from latentscore_data import __version__
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.jsonl import replace_json
+from latentscore_data.core.base.layers import leaves
 from latentscore_data.core.base.names import made_printable, printable
 from latentscore_data.core.base.rows import ROW_FORMAT_VERSION
 from latentscore_data.core.base.summary import RETRYABLE_KINDS, Summary
@@ -134,10 +135,7 @@ def stale_reasons(stage: StageFiles, root: Path, facts: dict[Path, FileFact] | N
     if manifest is None:
         return [NOT_COMPLETED]
     reasons: list[str] = []
-    before, now = manifest.get("settings", {}), _plain(stage.settings)
-    for name in sorted(set(before) | set(now)):
-        if before.get(name) != now.get(name):
-            reasons.append(f"setting {name} changed from {before.get(name)!r} to {now.get(name)!r}")
+    reasons += _settings_changed(manifest, _plain(stage.settings))
     before, now = manifest.get("versions", {}), _plain(stage.versions)
     reasons += [f"{name} changed" for name in sorted(set(before) | set(now)) if before.get(name) != now.get(name)]
     known = manifest.get("inputs", {})
@@ -161,6 +159,16 @@ def stale_reasons(stage: StageFiles, root: Path, facts: dict[Path, FileFact] | N
     if unfinished := manifest.get("unfinished"):
         reasons.append(f"{unfinished} rows are incomplete and can be retried")
     return reasons
+
+
+def _settings_changed(manifest: JsonObject, settings: JsonObject) -> list[str]:
+    """Return a reason for each changed setting, and one for all settings that the version of the manifest did not have."""
+    before, now = dict(leaves(manifest.get("settings", {}))), dict(leaves(settings))
+    version = manifest.get("lsdata_version", __version__)
+    new = sorted(name for name in set(now) - set(before) if now[name] is not None) if version != __version__ else []
+    changed = [name for name in sorted(set(before) | set(now)) if name not in new and before.get(name) != now.get(name)]
+    reasons = [f"setting {name} changed from {before.get(name)!r} to {now.get(name)!r}" for name in changed]
+    return [*reasons, f"version {version} did not have the settings {', '.join(new)}"] if new else reasons
 
 
 NOT_RECORDED = ("stage", "pending", "fresh", "outputs", "next_step", "exit_code")

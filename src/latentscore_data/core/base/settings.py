@@ -17,9 +17,9 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, Self, cast, get_args
+from typing import Annotated, Any, Literal, Self, cast, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from latentscore.files import why_no_file
 from latentscore_data.core.base.answerers import kind_of
@@ -41,6 +41,8 @@ Recipe = Literal["sft", "grpo", "dpo"]
 """The kinds of training; the names in ``RECIPES`` of ``core/training/run.py``."""
 OLD_HERE = "local"
 """The name of ``--on here`` in version 0.1."""
+OLD_EMBEDDER = "hashing"
+"""The offline embedder of version 0.1."""
 
 
 @cache
@@ -238,8 +240,14 @@ class VibesSettings(Section):
     """Seed given to the model."""
 
 
+def _known_embedder(name: str | None) -> str | None:
+    if name == OLD_EMBEDDER:
+        raise ValueError(f"{OLD_EMBEDDER} was removed in version 0.2; use words or auto")
+    return name
+
+
 class DedupeSettings(Section):
-    model: str = "auto"
+    model: Annotated[str, AfterValidator(_known_embedder)] = "auto"
     """Embedder: auto (MiniLM if installed and fetched, otherwise words), minilm, words (the package's vectors), or a
     sentence-transformers id."""
     threshold: float | None = Field(default=None, gt=0, le=1)
@@ -642,7 +650,7 @@ class ExportSettings(Section):
     """Splits in maps, data sets and chat files; exclude TEST from a map that a benchmark uses for look-up."""
     map_kind: Literal["text", "audio"] = "text"
     """Embeddings of a map: text (of the vibe) or audio (CLAP, of the winner's sound)."""
-    embedder: str | None = None
+    embedder: Annotated[str | None, AfterValidator(_known_embedder)] = None
     """Embedder of text maps: auto, minilm, words, a sentence-transformers id or folder; empty for dedupe.model."""
     parquet: Literal["auto", "always", "never"] = "auto"
     """Also write data sets as Parquet; auto does so if the hub extra is installed."""

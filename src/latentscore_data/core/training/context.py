@@ -48,7 +48,8 @@ class TrainContext:
 
 @contextlib.contextmanager
 def disk_full(path: Path) -> Iterator[None]:
-    """Convert errors of a full disk to :class:`OutputError`, and of a full GPU to :class:`InputError`."""
+    """Convert errors of a full disk to :class:`OutputError`; those of a full GPU, and of a checkpoint whose base model is not
+    the same any more, to :class:`InputError`."""
     try:
         with writing(path):
             yield
@@ -59,6 +60,11 @@ def disk_full(path: Path) -> Iterator[None]:
             raise InputError(
                 "the GPU has too little memory for this run",
                 "use --set batch.per_device=1, a smaller --set max_tokens=..., or a larger GPU",
+            ) from error
+        if "size mismatch for" in str(error):
+            raise InputError(
+                f"the checkpoints of {path} do not fit the base model, which has changed since they were written",
+                "use --resume never to begin again, or resume with the version of lsdata that wrote them",
             ) from error
         if "No space left" in str(error) or "os error 28" in str(error) or "file write failed" in str(error):
             raise OutputError(
