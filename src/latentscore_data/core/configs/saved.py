@@ -181,7 +181,11 @@ def _tags(path: Path) -> JsonObject:
 def _piece_of_sound(where: str, tags: Mapping[str, Any]) -> SavedPiece:
     """Return the piece in the tags of a sound file."""
     if not isinstance(tags.get("config"), Mapping):
-        raise InputError(f"{where}: its tags contain no config", "only sound files of lsdata and latentscore hold one")
+        raise InputError(
+            f"{where}: its tags contain no config",
+            "sound files of lsdata and latentscore contain one, except those of configs --audio and bench in version 0.1; "
+            "for these name the file of rows instead, with --pick",
+        )
     piece = _converted(where, tags["config"])
     title, notes = str(tags.get("title", "untitled")), list(piece.notes)
     if (renderer := tags.get("renderer")) != RENDERER_VERSION:
