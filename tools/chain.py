@@ -282,7 +282,7 @@ def table(steps: list[Step], options: argparse.Namespace) -> str:
     lines = [
         f"`python tools/chain.py{'' if options.base_model is None else f' --base-model {options.base_model}'} --texts {options.texts} --rows {options.rows} --tested {options.tested} --learned {options.learned} --steps {options.steps} "
         f"--round-steps {options.round_steps}` with {(options.gguf or smollm2()).stem} under llama.cpp, "
-        f"{sum(step.seconds for step in steps) / 60:.0f} minutes on {os.cpu_count()} cores that other programs used, too.",
+        f"{sum(step.seconds for step in steps) / 60:.0f} min on {os.cpu_count()} cores that other programs used, too.",
         "",
         "| command | seconds | what came out |",
         "|---|---|---|",

@@ -167,7 +167,7 @@ def words(options: argparse.Namespace, summary: dict[str, Any], rounds: dict[str
     numbers = " ".join(f"--{name} {' '.join(map(str, getattr(options, name)))}" for name in ("sizes", "limits"))
     lines = [
         f"`python tools/circle.py --base-model {options.base_model} --method {options.method} --rounds {options.rounds} "
-        f"--steps {options.steps} --round-steps {options.round_steps} --n {options.n} {numbers}` ({sizes} rows; {seconds / 60:.0f} minutes on "
+        f"--steps {options.steps} --round-steps {options.round_steps} --n {options.n} {numbers}` ({sizes} rows; {seconds / 60:.0f} min on "
         f"{os.cpu_count()} cores that other programs used, too).", "",
         "| round | guide: `acoustic` | judge: reference | against round 0 | label entropy | answered | learned from |",
         "|---|---|---|---|---|---|---|",
