@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
@@ -124,6 +124,15 @@ def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     if request.param == "litellm":
         monkeypatch.setattr(answerers, "transport_for", only_litellm)
     return request.param
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A Chromium for the tests of one file."""
+    from studio_server import open_browser
+
+    with open_browser() as browser:
+        yield browser
 
 
 Lsdata = Callable[..., Done]

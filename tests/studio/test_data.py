@@ -23,7 +23,7 @@ from latentscore_data.studio import rows as studio_rows
 from latentscore_data.studio.places import Places
 from latentscore_data.studio.playlists import Playlists
 from latentscore_data.studio.rows import PAGE, Rows, Wanted
-from studio_server import StudioProcess, open_browser, open_studio, run_studio
+from studio_server import StudioProcess, open_studio, run_studio
 
 HOSTILE = [
     "<script>window.hacked=1</script>", "<img src=x onerror=window.hacked=1>", "</textarea><b>bold</b>",
@@ -238,12 +238,6 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StudioProcess]:
     add_mark(root, "row-3", Mark("good"))
     with run_studio(root) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with open_browser() as browser:
-        yield browser
 
 
 @pytest.mark.long

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from browsing import until
-from studio_server import StudioProcess, open_browser, open_studio, run_studio, visit
+from studio_server import StudioProcess, open_studio, run_studio, visit
 
 pytestmark = [pytest.mark.browser, pytest.mark.long]
 
@@ -50,12 +50,6 @@ def play(page: Any, vibe: str, count: str = "4") -> None:
 def studio() -> Iterator[StudioProcess]:
     with tempfile.TemporaryDirectory() as folder, run_studio(Path(folder) / "data") as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with open_browser() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

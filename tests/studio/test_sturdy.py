@@ -21,7 +21,7 @@ from factories import make_config, make_payload, make_scored
 from latentscore_data.core.base.jsonl import replace_rows
 from latentscore_data.core.base.marks import read_marks
 from latentscore_data.core.base.workspace import Workspace
-from studio_server import StudioProcess, open_browser, open_studio, run_studio, visit
+from studio_server import StudioProcess, open_studio, run_studio, visit
 
 pytestmark = pytest.mark.long
 
@@ -95,12 +95,6 @@ def test_a_killed_renderer_costs_time_and_no_sound(studio: StudioProcess):
         status, body, _ = answer.result(timeout=120)
     assert status == 200
     assert len(body) > 300 * 48_000 * 4
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with open_browser() as browser:
-        yield browser
 
 
 @pytest.mark.browser

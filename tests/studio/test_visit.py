@@ -17,7 +17,7 @@ from browsing import PHONE, TOO_SMALL, until
 from factories import make_scored
 from latentscore_data.core.base.jsonl import replace_rows
 from latentscore_data.core.base.workspace import Workspace
-from studio_server import StudioProcess, open_browser, open_studio, run_studio, visit
+from studio_server import StudioProcess, open_studio, run_studio, visit
 
 pytestmark = [pytest.mark.browser, pytest.mark.long]
 
@@ -30,12 +30,6 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StudioProcess]:
     write_workspace(root, 300)
     with run_studio(root) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with open_browser() as browser:
-        yield browser
 
 
 def key_of_focus(page: Any) -> str | None:
