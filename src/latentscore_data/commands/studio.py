@@ -67,7 +67,7 @@ def studio(
     of_rows = {"--split TEST": split, "--limit 20": limit}
     if bundle is None:
         typed = {'--vibe "slow rain"': vibe is not None, **of_rows, "--overwrite": overwrite}
-        for example in filter(typed.get, typed):
+        if example := next(filter(typed.get, typed), None):
             raise InputError(f"{example.split()[0]} needs --bundle", f"lsdata studio --bundle site/ {example}")
     else:
         if model is not None:

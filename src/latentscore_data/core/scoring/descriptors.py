@@ -184,7 +184,8 @@ def _mean_spectrum(mono: Floats, rate: float) -> tuple[Floats, Floats]:
     """Return the frequencies of the bins in hertz, and their mean power per hertz, by Welch's method: Hann windows that
     overlap by a half, each without its mean.
 
-    ``scipy.signal.welch`` gives the same values (0 Hz and half the rate excepted), but its import takes half a second of CPU in each process that scores.
+    ``scipy.signal.welch`` gives the same values (0 Hz and half the rate excepted), but its import takes half a second of
+    CPU in each process that scores.
     """
     size = min(8192, len(mono))
     frames = np.lib.stride_tricks.sliding_window_view(mono, size)[:: size - size // 2]
